@@ -1,0 +1,47 @@
+/// The state of reading every mapped key once.
+///
+/// ```
+/// done ──gap, SWAPDB──▶ scanning ──last key──▶ sweeping ──last row──▶ finishing ──commit──▶ done
+/// ```
+struct Baseline {
+    enum Phase: Equatable {
+        case done
+        /// SCAN walks the keys of each prefix.
+        case scanning(prefix: Int, cursor: Bytes)
+        /// The database's rows are looked up in Redis.
+        case sweeping(table: Int, after: RowIdentity?)
+        /// All is read; the next cut that closes ends it.
+        case finishing
+    }
+
+    static let firstCursor = Bytes("0".utf8)
+
+    var phase = Phase.done
+    /// The highest offset at which something was read for it.
+    var floor = Int64.min
+    /// How often it was started: an answer to a question of an earlier one means nothing.
+    private(set) var generation = 0
+    let globs: [Bytes]
+
+    init(mappings: [TableMapping]) {
+        var globs: [Bytes] = []
+        let prefixes = mappings.map(\.keys).sorted { $0.prefix.count < $1.prefix.count }
+        var covered: [Bytes] = []
+        for pattern in prefixes
+        where !covered.contains(where: { pattern.prefix.starts(with: $0) }) {
+            // A pattern without a placeholder is one key, and covers no other.
+            if !pattern.columns.isEmpty { covered.append(pattern.prefix) }
+            globs.append(pattern.glob)
+        }
+        self.globs = globs
+    }
+
+    var isRunning: Bool { phase != .done }
+    var isFinishing: Bool { phase == .finishing }
+
+    mutating func start() {
+        floor = .min
+        generation += 1
+        phase = globs.isEmpty ? .finishing : .scanning(prefix: 0, cursor: Self.firstCursor)
+    }
+}

@@ -1,0 +1,199 @@
+/// Where a row comes from: the names that Redis has for it.
+public struct RowIdentity: Hashable, Sendable {
+    /// The key.
+    public let key: Bytes
+    /// The member, or the identifier of a stream entry; empty where a key has one row.
+    public let member: Bytes
+
+    /// Creates an identity.
+    public init(key: Bytes, member: Bytes = []) {
+        self.key = key
+        self.member = member
+    }
+}
+
+/// Rows side by side: one vector for each column of the primary key, and of the values.
+public struct RowSet: Hashable, Sendable {
+    /// Where the rows come from.
+    public var identities: [RowIdentity] = []
+    /// The primary key's columns.
+    public var key: [ColumnVector]
+    /// The values' columns.
+    public var values: [ColumnVector]
+
+    /// How many rows there are.
+    public var count: Int { identities.count }
+
+    /// Creates an empty set for some columns.
+    public init(key: [Column], values: [Column]) {
+        self.key = key.map { ColumnVector($0.type) }
+        self.values = values.map { ColumnVector($0.type) }
+    }
+
+    /// The rows at some places, in that order.
+    public func selecting(_ rows: some Collection<Int>) -> RowSet {
+        var result = self
+        result.identities = rows.map { identities[$0] }
+        result.key = key.map { $0.selecting(rows) }
+        result.values = values.map { $0.selecting(rows) }
+        return result
+    }
+}
+
+/// Changes of some columns of rows, all in the same way.
+public struct Merge: Hashable, Sendable {
+    /// What becomes of a column.
+    public enum Action: UInt8, Hashable, Sendable {
+        /// It takes the value.
+        case set = 1
+        /// It grows by the value, from zero if it is null.
+        case add = 2
+        /// It is a JSON object, and the value's members are set in it.
+        case mergeObject = 3
+    }
+
+    /// The value columns that change, as indices into the mapping's, in rising order.
+    public let columns: [Int]
+    /// What becomes of each.
+    public let actions: [Action]
+    /// Whether a row that is missing is made; otherwise it is left alone.
+    public let isUpsert: Bool
+    /// The rows, with values for just these columns.
+    public var rows: RowSet
+
+    /// Creates an empty merge.
+    public init(columns: [Int], actions: [Action], isUpsert: Bool, mapping: TableMapping) {
+        self.columns = columns
+        self.actions = actions
+        self.isUpsert = isUpsert
+        rows = RowSet(key: mapping.primaryKey, values: columns.map { mapping.values[$0] })
+    }
+}
+
+/// What a batch changes in one table. A row stands in one of these, or in one and in `marks`.
+public struct TableChanges: Hashable, Sendable {
+    /// The table's place in the file.
+    public let table: Int
+    /// Rows that get a whole new value.
+    public var puts: RowSet
+    /// Rows of which some columns change.
+    public var merges: [Merge] = []
+    /// Rows that are appended, and left alone if they are there.
+    public var appends: RowSet
+    /// Rows that were removed: deleted or marked, as the policy says.
+    public var removes: RowSet
+    /// Rows that are marked as removed after their last state was written.
+    public var marks: RowSet
+    /// Keys whose rows were removed, except those in ``clearsExcept``.
+    public var clears: RowSet
+    /// Rows of cleared keys that are there again.
+    public var clearsExcept: RowSet
+
+    /// Creates a set of no changes.
+    public init(table: Int, mapping: TableMapping) {
+        self.table = table
+        let primaryKey = mapping.primaryKey
+        puts = RowSet(key: primaryKey, values: mapping.values)
+        appends = RowSet(
+            key: primaryKey, values: mapping.type == .stream ? mapping.values : []
+        )
+        removes = RowSet(key: primaryKey, values: [])
+        marks = RowSet(key: primaryKey, values: [])
+        clears = RowSet(key: mapping.keys.columns, values: [])
+        clearsExcept = RowSet(key: primaryKey, values: [])
+    }
+
+    /// How many rows it names.
+    public var count: Int {
+        puts.count + merges.reduce(0) { $0 + $1.rows.count } + appends.count + removes.count
+            + marks.count + clears.count
+    }
+}
+
+/// A row that is not written, with the reason.
+public struct DeadLetter: Hashable, Sendable {
+    /// The table's name.
+    public let table: String
+    /// Where the row comes from.
+    public let identity: RowIdentity
+    /// A stable name for the reason, or the database's code.
+    public let code: String
+    /// The reason, for a person; without values.
+    public let message: String
+
+    /// Creates a dead letter.
+    public init(table: String, identity: RowIdentity, code: String, message: String) {
+        self.table = table
+        self.identity = identity
+        self.code = code
+        self.message = message
+    }
+}
+
+/// A row that was committed although it is newer than the cut, or was not read yet.
+public struct LooseRow: Hashable, Sendable {
+    /// The table's name.
+    public let table: String
+    /// Where the row comes from; a whole key when the member is empty.
+    public let identity: RowIdentity
+    /// The offset at which it was read, or nil when it is still to be read.
+    public let offset: Int64?
+
+    /// Creates a loose row.
+    public init(table: String, identity: RowIdentity, offset: Int64?) {
+        self.table = table
+        self.identity = identity
+        self.offset = offset
+    }
+}
+
+/// What is committed with the rows, and what the next commit compares with.
+public struct Checkpoint: Hashable, Sendable {
+    /// The writer's number; who takes over raises it.
+    public var epoch: Int64
+    /// The number of commits that this source has had.
+    public var sequence: Int64
+    /// The position, or nil before the first contact.
+    public var position: Position?
+    /// Whether every mapped key has been read in this history, so that the rows equal Redis.
+    public var isBaselineDone: Bool
+    /// The tables that may hold rows without a key.
+    public var strays: Set<String>
+
+    /// Creates a checkpoint.
+    public init(
+        epoch: Int64, sequence: Int64, position: Position?, isBaselineDone: Bool,
+        strays: Set<String> = [],
+    ) {
+        self.epoch = epoch
+        self.sequence = sequence
+        self.position = position
+        self.isBaselineDone = isBaselineDone
+        self.strays = strays
+    }
+}
+
+/// One database transaction: the rows that were dirty at a cut, with the cut's position.
+public struct Batch: Sendable {
+    /// What was committed last.
+    public let from: Checkpoint
+    /// What this batch commits.
+    public let to: Checkpoint
+    /// The changes, in the file's order of tables.
+    public var tables: [TableChanges] = []
+    /// Rows that can't be written.
+    public var deadLetters: [DeadLetter] = []
+    /// Rows with a dead letter that are written now.
+    public var revived: [DeadLetter] = []
+    /// The loose rows, which replace those that are stored; nil when both are none.
+    public var loose: [LooseRow]?
+
+    /// How many rows it writes.
+    public var rowCount: Int { tables.reduce(0) { $0 + $1.count } }
+
+    /// Creates a batch without rows.
+    public init(from: Checkpoint, to: Checkpoint) {
+        self.from = from
+        self.to = to
+    }
+}

@@ -1,0 +1,270 @@
+/// Turns the commands of the stream into changes of rows.
+///
+/// A command that is known says its effect and is folded at once. For any other, the server's key
+/// specifications say which keys it writes, and those rows become opaque.
+struct Interpreter: ~Copyable {
+    /// What a command asks of the whole pipeline.
+    enum Effect: Equatable {
+        case none
+        /// All keys of the database went.
+        case flushed
+        /// The keys of the database are others now.
+        case swapped
+    }
+
+    var buffer: RowBuffer
+    let mappings: [TableMapping]
+    /// The number of the database that is mapped.
+    let database: Int
+    private let patterns: [KeyPattern]
+    private let types: [RedisType]
+    private let overlaps: Bool
+    private let commands = CommandTable()
+    private var described: [Bytes: CommandDescription] = [:]
+
+    init(mappings: [TableMapping], database: Int, seed: UInt64) {
+        self.mappings = mappings
+        self.database = database
+        patterns = mappings.map(\.keys)
+        types = mappings.map(\.type)
+        buffer = RowBuffer(mappings: mappings, seed: seed)
+        let patterns = patterns
+        overlaps = patterns.indices.contains { left in
+            patterns.indices.contains { $0 != left && patterns[left].overlaps(patterns[$0]) }
+        }
+    }
+
+    /// Takes the server's description of its commands.
+    mutating func learn(_ descriptions: [CommandDescription]) {
+        described = Dictionary(descriptions.map { ($0.name, $0) }, uniquingKeysWith: { $1 })
+    }
+
+    @inline(__always)
+    func name(_ text: borrowing Span<UInt8>) -> CommandName? { commands.name(text) }
+
+    /// Applies a command of which the effect ends at an offset.
+    ///
+    /// - Parameters:
+    ///   - isOversized: Whether an argument was larger than the limit and is missing here.
+    ///   - current: The database that is selected.
+    mutating func apply(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], isOversized: Bool,
+        name: CommandName?, current: Int, at offset: Int64,
+    ) -> Effect {
+        if isOversized {
+            if current == database { setAside(bytes, arguments) }
+            return .none
+        }
+        switch name {
+        case .copy, .move:
+            crossDatabase(bytes, arguments, isCopy: name == .copy, current: current, at: offset)
+            return .none
+        case .flushall: return .flushed
+        case .swapdb: return isSwapOfMine(bytes, arguments) ? .swapped : .none
+        default: break
+        }
+        guard current == database else { return .none }
+        return applyHere(bytes, arguments, name, at: offset)
+    }
+
+    @inline(__always)
+    private mutating func applyHere(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ name: CommandName?,
+        at offset: Int64,
+    ) -> Effect {
+        switch name {
+        case .incr: increment(bytes, arguments, by: 1, count: 2, at: offset)
+        case .decr: increment(bytes, arguments, by: -1, count: 2, at: offset)
+        case .incrby: increment(bytes, arguments, sign: 1, at: offset)
+        case .decrby: increment(bytes, arguments, sign: -1, at: offset)
+        case .set, .setnx: set(bytes, arguments, at: offset)
+        case .mset, .msetnx: setMany(bytes, arguments, at: offset)
+        case .hset, .hmset, .hsetnx: hashSet(bytes, arguments, at: offset)
+        case .hincrby: hashIncrement(bytes, arguments, at: offset)
+        case .hdel: hashDelete(bytes, arguments, at: offset)
+        case .zadd: scoreAdd(bytes, arguments, at: offset)
+        case .zincrby: scoreIncrement(bytes, arguments, at: offset)
+        case .zrem: memberRemove(bytes, arguments, type: .sortedSet, at: offset)
+        case .sadd: memberAdd(bytes, arguments, at: offset)
+        case .srem: memberRemove(bytes, arguments, type: .set, at: offset)
+        case .xadd: entryAdd(bytes, arguments, at: offset)
+        case .del, .unlink, .getdel, .delifeq, .delex:
+            let last = name == .del || name == .unlink ? arguments.count : min(2, arguments.count)
+            for index in 1..<max(1, last) {
+                deleteKey(bytes.extracting(arguments[index]), at: offset)
+            }
+        case .pexpireat: expire(bytes, arguments, unit: 1, at: offset)
+        case .expireat: expire(bytes, arguments, unit: 1_000, at: offset)
+        case .persist: expire(bytes, arguments, unit: nil, at: offset)
+        case .flushdb: return .flushed
+        case .sort: sort(bytes, arguments, at: offset)
+        // Append-only tables keep their rows, and groups have none.
+        case .xdel, .xtrim, .xsetid, .xgroup, .xclaim, .xack, .xdelex, .xackdel: break
+        case .ping, .replconf, .publish, .spublish, .function, .script: break
+        case .select, .multi, .exec, .flushall, .swapdb, .copy, .move: break
+        case nil: applyUnknown(bytes, arguments, at: offset)
+        }
+        return .none
+    }
+
+    // MARK: Tables
+
+    /// The table of a type that maps a key.
+    ///
+    /// A command of a type proves the type of its key. Where only tables of other types map it, it
+    /// does not fit them, which a read will say.
+    @inline(__always)
+    mutating func table(
+        of type: RedisType, _ key: borrowing Span<UInt8>, at offset: Int64,
+    ) -> Int? {
+        for index in patterns.indices where types[index] == type && patterns[index].matches(key) {
+            return index
+        }
+        makeOpaque(key, at: offset)
+        return nil
+    }
+
+    /// Makes the rows of a key opaque in each table that maps it.
+    mutating func makeOpaque(
+        _ key: borrowing Span<UInt8>, at offset: Int64, except: RedisType? = nil,
+    ) {
+        for table in patterns.indices where types[table] != except && patterns[table].matches(key) {
+            let slot = buffer.tables[table].key(key)
+            let row = Int(buffer.tables[table].keys[slot].first)
+            if mappings[table].isOneRowPerKey {
+                guard buffer.isCurrent(table, row: row, at: offset) else { continue }
+            } else {
+                guard offset > buffer.tables[table].keys[slot].readOffset else { continue }
+            }
+            buffer.makeKeyOpaque(table, slot, isBaseline: false)
+        }
+    }
+
+    mutating func deleteKey(_ key: borrowing Span<UInt8>, at offset: Int64) {
+        for table in patterns.indices where types[table] != .stream && patterns[table].matches(key)
+        {
+            let slot = buffer.tables[table].key(key)
+            guard offset > buffer.tables[table].keys[slot].readOffset else { continue }
+            if mappings[table].isOneRowPerKey {
+                let row = Int(buffer.tables[table].keys[slot].first)
+                guard offset > buffer.tables[table].rows[row].readOffset else { continue }
+                buffer.remove(table, row)
+            } else {
+                buffer.clear(table, slot, at: offset)
+            }
+        }
+    }
+
+    /// The slot of a key's only row, or nil when the change is in its value already.
+    @inline(__always)
+    mutating func row(_ table: Int, _ key: borrowing Span<UInt8>, at offset: Int64) -> Int? {
+        let slot = buffer.tables[table].key(key)
+        let row = Int(buffer.tables[table].keys[slot].first)
+        return buffer.isCurrent(table, row: row, at: offset) ? row : nil
+    }
+
+    /// A key that a string is put to is of no other type any more.
+    @inline(__always)
+    mutating func leaveOtherTypes(_ key: borrowing Span<UInt8>, at offset: Int64) {
+        if overlaps { makeOpaque(key, at: offset, except: .string) }
+    }
+
+    // MARK: Commands that say nothing of their effect
+
+    private mutating func applyUnknown(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
+    ) {
+        for index in writtenKeys(bytes, arguments) {
+            makeOpaque(bytes.extracting(arguments[index]), at: offset)
+        }
+    }
+
+    /// The arguments that a command may change the keys of.
+    private func writtenKeys(_ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>]) -> [Int] {
+        let name = Bytes(copying: bytes.extracting(arguments[0])).map(\.lowercasedASCII)
+        // A command that nobody describes: each argument that might be a key is taken for one.
+        let all = Array(arguments.indices.dropFirst())
+        guard let description = described[name] else { return all }
+        guard description.isWrite else { return [] }
+        var keys: Set<Int> = []
+        for specification in description.keys where specification.isWrite {
+            guard !specification.isIncomplete, let found = specification.keys(bytes, arguments)
+            else { return all }
+            keys.formUnion(found)
+        }
+        return keys.sorted()
+    }
+
+    private mutating func sort(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
+    ) {
+        var index = 2
+        while index + 1 < arguments.count {
+            if bytes.extracting(arguments[index]).isWord("store") {
+                makeOpaque(bytes.extracting(arguments[index + 1]), at: offset)
+            }
+            index += 1
+        }
+    }
+
+    private mutating func crossDatabase(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], isCopy: Bool, current: Int,
+        at offset: Int64,
+    ) {
+        guard arguments.count >= 3 else { return }
+        var target = current
+        if isCopy {
+            for index in 3..<max(3, arguments.count - 1)
+            where bytes.extracting(arguments[index]).isWord("db") {
+                target = Int(Number.integer(bytes.extracting(arguments[index + 1])) ?? -1)
+            }
+            if target == database { makeOpaque(bytes.extracting(arguments[2]), at: offset) }
+            return
+        }
+        target = Int(Number.integer(bytes.extracting(arguments[2])) ?? -1)
+        if target == database {
+            makeOpaque(bytes.extracting(arguments[1]), at: offset)
+        } else if current == database {
+            deleteKey(bytes.extracting(arguments[1]), at: offset)
+        }
+    }
+
+    private func isSwapOfMine(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
+    ) -> Bool {
+        for index in 1..<arguments.count {
+            let number = Number.integer(bytes.extracting(arguments[index]))
+            if number.map(Int.init) == database { return true }
+        }
+        return false
+    }
+
+    private mutating func setAside(_ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>]) {
+        let misfit = Misfit(.tooLarge, "an argument of the command is larger than the limit")
+        guard arguments.count > 1 else { return }
+        let keys = writtenKeys(bytes, arguments)
+        for index in keys.isEmpty || keys.count == arguments.count - 1 ? [1] : keys {
+            let key = bytes.extracting(arguments[index])
+            for table in patterns.indices where patterns[table].matches(key) {
+                let slot = buffer.tables[table].key(key)
+                let none: Bytes = []
+                let row =
+                    mappings[table].isOneRowPerKey
+                    ? Int(buffer.tables[table].keys[slot].first)
+                    : buffer.tables[table].member(none.span, of: slot)
+                buffer.setAside(table, row, misfit)
+            }
+        }
+    }
+}
+
+extension RowBuffer {
+    /// Notes that what a row became can't be written.
+    mutating func setAside(_ table: Int, _ row: Int, _ misfit: Misfit) {
+        leaveOpaque(table, row)
+        tables[table].fill(row, with: .unchanged)
+        tables[table].rows[row].shape = .untouched
+        tables[table].rows[row].misfit = misfit
+        touch(table, row)
+    }
+}

@@ -1,0 +1,168 @@
+extension PipelineMachine {
+    /// What to do now. Asked again after each input and each action's end.
+    public mutating func next(now: Duration) -> Action {
+        if halt != nil { return .wait(until: nil) }
+        let isPending = interpreter.buffer.dirtyCount > 0 || interpreter.buffer.opaqueCount > 0
+        // What a waiting client wrote is in the database, or in the batch on its way.
+        if !isPending, !isDraining { isCutRequested = false }
+        if wantsCut(now: now) {
+            if closingSince == nil { closingSince = now }
+            if canCut(now: now) { return .commit(cut(now: now)) }
+        } else {
+            closingSince = nil
+        }
+        if let action = read(now: now) ?? scan(now: now) ?? sweep(now: now) { return action }
+        if isDraining, isSettled { return .finish }
+        return .wait(until: deadline(now: now))
+    }
+
+    /// Whether the database has everything that was processed.
+    public var isSettled: Bool {
+        flight == nil && reading == nil && interpreter.buffer.dirtyCount == 0
+            && (interpreter.buffer.opaqueCount == 0 || hasLoose || baseline.isRunning)
+            && (committed.position == processed || processed == nil)
+    }
+
+    /// The time of the oldest write that is not committed.
+    public var oldestWrite: Duration? { flight?.since ?? dirtySince }
+
+    /// The rows that wait.
+    public var dirtyCount: Int { interpreter.buffer.dirtyCount }
+    /// The rows that wait for a read.
+    public var opaqueCount: Int { interpreter.buffer.opaqueCount }
+    /// Bytes of memory that the buffer takes, about.
+    public var memory: Int { interpreter.buffer.memory }
+    /// Whether the rows do not equal Redis yet.
+    public var isBaselineRunning: Bool { baseline.isRunning }
+    /// Rows that may have no key, by table.
+    public var strayTables: Set<String> { strays }
+
+    private func wantsCut(now: Duration) -> Bool {
+        guard flight == nil, let processed else { return false }
+        if gap != nil { return true }
+        let dirty = interpreter.buffer.dirtyCount
+        let isBehind = committed.position != processed
+        // A baseline ends with a commit; a client that waits is answered by one.
+        if baseline.isFinishing { return true }
+        let isPending = dirty > 0 || interpreter.buffer.opaqueCount > 0
+        if isPending, isCutRequested || dirty >= policy.rowsMax || isMemoryFull { return true }
+        if let dirtySince, isPending, dirtySince + policy.interval <= now { return true }
+        if isDraining { return isBehind }
+        return isBehind && positionWritten + policy.positionInterval <= now
+    }
+
+    private func canCut(now: Duration) -> Bool {
+        guard reading == nil, let processed else { return false }
+        if gap != nil || isMemoryFull { return true }
+        if baseline.isRunning, !baseline.isFinishing {
+            return interpreter.buffer.dirtyCount > 0 || committed.position != processed
+        }
+        let floor = max(
+            interpreter.buffer.readOffsetMax, baseline.isFinishing ? baseline.floor : .min
+        )
+        if interpreter.buffer.opaqueCount == 0, floor <= processed.offset { return true }
+        // Rows that can't be closed in time are committed loose.
+        guard let closingSince else { return false }
+        if baseline.isFinishing, baseline.floor > processed.offset, isLinkUp { return false }
+        return closingSince + policy.closingMax <= now
+    }
+
+    private mutating func cut(now: Duration) -> Batch {
+        guard let processed else { preconditionFailure("there is no cut before the first contact") }
+        var to = committed
+        to.sequence += 1
+        to.position = gap ?? processed
+        let rows = interpreter.buffer.cut(at: processed.offset)
+        noteStrays()
+        let ends = baseline.isFinishing && gap == nil
+        if ends { baseline.phase = .done }
+        if let gap { begin(at: gap) }
+        to.isBaselineDone = !baseline.isRunning
+        to.strays = strays
+        setReadsUnknown()
+
+        var batch = Batch(from: committed, to: to)
+        batch.tables = rows.tables
+        batch.deadLetters = rows.deadLetters
+        batch.revived = rows.revived
+        // A baseline reads everything again after a crash, so nothing need be remembered for it.
+        let loose = baseline.isRunning ? [] : rows.loose
+        if hasLoose || !loose.isEmpty { batch.loose = loose }
+        hasLoose = !loose.isEmpty
+        counters.looseRows += loose.count
+        counters.setAside += rows.deadLetters.count
+        flight = Flight(
+            to: to, rows: batch.rowCount, since: dirtySince, revived: rows.revived,
+            deadLetters: rows.deadLetters,
+        )
+        dirtySince = nil
+        closingSince = nil
+        isCutRequested = false
+        if interpreter.buffer.memory > policy.bufferMemoryMax / 2 {
+            interpreter.buffer.forgetClean(processed: processed.offset)
+        }
+        return batch
+    }
+
+    /// Goes on in a new history, or in swapped databases, of which nothing is known.
+    private mutating func begin(at position: Position) {
+        interpreter.buffer.forgetKnowledge()
+        processed = position
+        received = position.offset
+        gap = nil
+        isSwap = false
+        startBaseline()
+    }
+
+    mutating func startBaseline() {
+        strays = []
+        counters.missing = 0
+        baseline.start()
+    }
+
+    private mutating func read(now: Duration) -> Action? {
+        guard reading == nil, isLinkUp, gap == nil, interpreter.buffer.opaqueCount > 0 else {
+            return nil
+        }
+        guard baseline.isRunning || closingSince != nil || isMemoryFull, pauseUntil <= now else {
+            return nil
+        }
+        var items: [RowBuffer.Opaque] = []
+        while items.count < policy.readsMax, let item = interpreter.buffer.nextToRead() {
+            items.append(item)
+        }
+        guard !items.isEmpty else { return nil }
+        reading = items
+        return .read(items.map { interpreter.buffer.readItem(for: $0) })
+    }
+
+    private mutating func scan(now: Duration) -> Action? {
+        guard case .scanning(let prefix, let cursor) = baseline.phase, scanning == nil, isLinkUp,
+            gap == nil, !isMemoryFull, pauseUntil <= now,
+            interpreter.buffer.opaqueCount < policy.readsMax
+        else { return nil }
+        scanning = baseline.generation
+        return .scan(cursor: cursor, match: baseline.globs[prefix], count: policy.scanCount)
+    }
+
+    private mutating func sweep(now: Duration) -> Action? {
+        guard case .sweeping(let table, let after) = baseline.phase, sweeping == nil, isLinkUp,
+            gap == nil, flight == nil, pauseUntil <= now
+        else { return nil }
+        sweeping = baseline.generation
+        return .sweep(table: table, after: after, limit: policy.sweepMax)
+    }
+
+    private func deadline(now: Duration) -> Duration? {
+        var deadlines: [Duration] = []
+        if flight == nil {
+            if let dirtySince { deadlines.append(dirtySince + policy.interval) }
+            if let closingSince { deadlines.append(closingSince + policy.closingMax) }
+            if committed.position != processed {
+                deadlines.append(positionWritten + policy.positionInterval)
+            }
+        }
+        if pauseUntil > now { deadlines.append(pauseUntil) }
+        return deadlines.filter { $0 > now }.min()
+    }
+}

@@ -1,0 +1,168 @@
+extension PipelineMachine {
+    // MARK: Commits
+
+    /// Notes that the batch on its way is in the database.
+    public mutating func committed(_ outcome: BatchOutcome, now: Duration) {
+        guard let flight else { preconditionFailure("nothing was to be committed") }
+        self.flight = nil
+        committed = flight.to
+        positionWritten = now
+        counters.commits += 1
+        counters.rows += flight.rows
+        counters.setAside += outcome.refused.count
+        for letter in outcome.refused { interpreter.refuse(letter) }
+    }
+
+    // MARK: Reads
+
+    /// Takes the answers to the read under way, in its order.
+    ///
+    /// - Parameters:
+    ///   - results: One for each item.
+    ///   - offset: The offset at which they hold.
+    ///   - history: The history that the server said it is in.
+    public mutating func readFinished(
+        _ results: [ReadResult], offset: Int64, history: ReplicationID, now: Duration,
+    ) {
+        guard let items = reading else { return }
+        // Another history's offset means nothing here, and an older one would be a lie.
+        guard gap == nil, let processed, history == processed.history, offset >= processed.offset,
+            results.count == items.count
+        else { return readFailed(now: now, pause: policy.baselinePause) }
+        reading = nil
+        for (item, result) in zip(items, results) {
+            interpreter.buffer.apply(result, to: item, at: offset)
+        }
+        noteStrays()
+        if baseline.isRunning {
+            counters.baselineReads += items.count
+            baseline.floor = max(baseline.floor, offset)
+            pauseUntil = now + policy.baselinePause
+        } else {
+            counters.reads += items.count
+        }
+        if dirtySince == nil, interpreter.buffer.dirtyCount > 0 { dirtySince = now }
+    }
+
+    /// Notes that the read under way has no answer; it is tried again after a pause.
+    public mutating func readFailed(now: Duration, pause: Duration) {
+        guard let items = reading else { return }
+        reading = nil
+        for item in items { interpreter.buffer.returnToRead(item) }
+        pauseUntil = max(pauseUntil, now + pause)
+    }
+
+    // MARK: The baseline
+
+    /// Takes the keys that a scan found.
+    public mutating func scanFinished(_ keys: [Bytes], cursor: Bytes, now: Duration) {
+        let isCurrent = scanning == baseline.generation
+        scanning = nil
+        guard case .scanning(let prefix, _) = baseline.phase, gap == nil, isCurrent else { return }
+        for key in keys { interpreter.noteForBaseline(key) }
+        if dirtySince == nil, interpreter.buffer.opaqueCount > 0 { dirtySince = now }
+        pauseUntil = now + policy.baselinePause
+        if cursor != Baseline.firstCursor {
+            baseline.phase = .scanning(prefix: prefix, cursor: cursor)
+        } else if prefix + 1 < baseline.globs.count {
+            baseline.phase = .scanning(prefix: prefix + 1, cursor: Baseline.firstCursor)
+        } else {
+            sweepTable(after: -1)
+        }
+    }
+
+    /// Notes that a scan has no answer; it is tried again after a pause.
+    public mutating func scanFailed(now: Duration, pause: Duration) {
+        scanning = nil
+        pauseUntil = max(pauseUntil, now + pause)
+    }
+
+    /// Takes what a look-up of a table's rows found.
+    ///
+    /// - Parameters:
+    ///   - missing: How many of the page's rows have no key or member in Redis.
+    ///   - last: The page's last row, or nil when the table has no more.
+    public mutating func sweepFinished(missing: Int, last: RowIdentity?) {
+        let isCurrent = sweeping == baseline.generation
+        sweeping = nil
+        guard case .sweeping(let table, _) = baseline.phase, gap == nil, isCurrent else { return }
+        if missing > 0 {
+            counters.missing += missing
+            strays.insert(interpreter.mappings[table].name)
+        }
+        if let last {
+            baseline.phase = .sweeping(table: table, after: last)
+        } else {
+            sweepTable(after: table)
+        }
+    }
+
+    /// Notes that a look-up failed; it is tried again after a pause.
+    public mutating func sweepFailed(now: Duration, pause: Duration) {
+        sweeping = nil
+        pauseUntil = max(pauseUntil, now + pause)
+    }
+
+    private mutating func sweepTable(after table: Int) {
+        // Append-only tables keep their rows, whatever becomes of the stream.
+        let next = interpreter.mappings.indices.first {
+            $0 > table && interpreter.mappings[$0].type != .stream
+        }
+        if let next {
+            baseline.phase = .sweeping(table: next, after: nil)
+        } else {
+            baseline.phase = .finishing
+        }
+    }
+}
+
+extension Interpreter {
+    /// Has a key read for a baseline, unless its value is known.
+    mutating func noteForBaseline(_ key: Bytes) {
+        for table in mappings.indices where mappings[table].keys.matches(key.span) {
+            let slot = buffer.tables[table].key(key.span)
+            if mappings[table].isOneRowPerKey {
+                let row = Int(buffer.tables[table].keys[slot].first)
+                let shape = buffer.tables[table].rows[row].shape
+                if shape == .value || shape == .absent { continue }
+            }
+            buffer.makeKeyOpaque(table, slot, isBaseline: true)
+        }
+    }
+
+    /// Remembers a row that was set aside before this instance started.
+    mutating func restore(_ letter: DeadLetter) {
+        guard let (table, row) = slot(letter.table, letter.identity) else { return }
+        buffer.tables[table].rows[row].flags.insert(.setAside)
+    }
+
+    /// Remembers that a row was refused: the database does not have what Redis has.
+    mutating func refuse(_ letter: DeadLetter) {
+        restore(letter)
+    }
+
+    /// Has a row read that was loose before this instance started.
+    mutating func restore(_ loose: LooseRow) {
+        guard let table = mappings.firstIndex(where: { $0.name == loose.table }),
+            mappings[table].keys.matches(loose.identity.key.span)
+        else { return }
+        if loose.identity.member.isEmpty {
+            let slot = buffer.tables[table].key(loose.identity.key.span)
+            buffer.makeKeyOpaque(table, slot, isBaseline: false)
+        } else if let (table, row) = slot(loose.table, loose.identity) {
+            buffer.makeOpaque(table, row)
+        }
+    }
+
+    private mutating func slot(_ name: String, _ identity: RowIdentity) -> (Int, Int)? {
+        // A table that the file no longer names, or a pattern that changed: nothing to remember.
+        guard let table = mappings.firstIndex(where: { $0.name == name }),
+            mappings[table].keys.matches(identity.key.span), mappings[table].type != .stream
+        else { return nil }
+        let key = buffer.tables[table].key(identity.key.span)
+        if mappings[table].isOneRowPerKey {
+            return (table, Int(buffer.tables[table].keys[key].first))
+        }
+        return (table, buffer.tables[table].member(identity.member.span, of: key))
+    }
+}

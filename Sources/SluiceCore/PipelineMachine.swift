@@ -1,0 +1,328 @@
+/// Decides what a source's pipeline does: when to cut, what to read, what to commit, what may be
+/// acknowledged.
+///
+/// It takes inputs and returns actions; it does no I/O and reads no clock. A driver carries out what
+/// ``next(now:)`` says and reports how it went. At most one commit, one read, one scan and one sweep
+/// are under way at a time.
+///
+/// ```
+///  stream ──receive──▶ ┌─────────┐ ──commit──▶ sink
+///  reads  ──finished─▶ │ machine │ ──read────▶ Redis
+///  sink   ──committed▶ └─────────┘ ──acknowledgement──▶ Redis
+/// ```
+///
+/// What was processed always ends at the boundary of a command or transaction. While a read is under
+/// way the stream is held, so a value is never older than what was processed.
+public struct PipelineMachine: ~Copyable {
+    /// What the driver is to do.
+    public enum Action: Sendable {
+        /// Commit a batch, and try again until it succeeds or the writer is fenced.
+        case commit(Batch)
+        /// Read these in one transaction of Redis, together with its offset.
+        case read([ReadItem])
+        /// Look for keys.
+        case scan(cursor: Bytes, match: Bytes, count: Int)
+        /// Look up a page of a table's rows in Redis.
+        case sweep(table: Int, after: RowIdentity?, limit: Int)
+        /// Nothing, until an input comes or the time has come.
+        case wait(until: Duration?)
+        /// Everything is committed and no more is to come.
+        case finish
+    }
+
+    /// Why a pipeline can't go on until a person has acted.
+    public enum Halt: Hashable, Sendable {
+        /// One transaction of Redis is larger than the memory that is allowed.
+        case transactionTooLarge(bytes: Int)
+    }
+
+    /// Limits.
+    public let policy: PipelinePolicy
+    /// What was done.
+    public internal(set) var counters = PipelineCounters()
+    /// Set when Redis asked for an acknowledgement; the driver clears it when it sent one.
+    public var isAcknowledgementWanted = false
+    /// Set when nothing can go on.
+    public private(set) var halt: Halt?
+    /// What the database holds.
+    public internal(set) var committed: Checkpoint
+    /// The last boundary that was processed, or nil before the first contact.
+    public internal(set) var processed: Position?
+
+    var interpreter: Interpreter
+    var baseline: Baseline
+    var strays: Set<String>
+    var flight: Flight?
+    var reading: [RowBuffer.Opaque]?
+    // The baseline that a scan or sweep under way is for.
+    var scanning: Int?
+    var sweeping: Int?
+    var isLinkUp = false
+    var isDraining = false
+    var isCutRequested = false
+    var hasLoose: Bool
+    /// Where to begin anew, once what is dirty of before is on its way.
+    var gap: Position?
+    /// Whether the gap is a SWAPDB: the history is the same, the keys are others.
+    var isSwap = false
+    var dirtySince: Duration?
+    var closingSince: Duration?
+    var positionWritten: Duration = .zero
+    var pauseUntil: Duration = .zero
+    var acknowledgedOffset: Int64 = 0
+    private var stage = TransactionStage()
+
+    /// A batch that is on its way.
+    struct Flight {
+        let to: Checkpoint
+        let rows: Int
+        let since: Duration?
+        let revived: [DeadLetter]
+        let deadLetters: [DeadLetter]
+    }
+
+    /// Creates a machine that goes on where a database stands.
+    ///
+    /// - Parameters:
+    ///   - mappings: The tables, in the file's order.
+    ///   - database: The number of the Redis database that is mapped.
+    ///   - policy: The limits.
+    ///   - stored: What the sink returned when it was opened.
+    ///   - seed: The seed of the hash of keys; random outside tests.
+    public init(
+        mappings: [TableMapping], database: Int, policy: PipelinePolicy, stored: StoredState,
+        seed: UInt64,
+    ) {
+        self.policy = policy
+        committed = stored.checkpoint
+        processed = stored.checkpoint.position
+        strays = stored.checkpoint.strays
+        hasLoose = !stored.loose.isEmpty
+        interpreter = Interpreter(mappings: mappings, database: database, seed: seed)
+        baseline = Baseline(mappings: mappings)
+        if processed != nil, !committed.isBaselineDone { startBaseline() }
+        setReadsUnknown()
+        for letter in stored.deadLetters { interpreter.restore(letter) }
+        for row in stored.loose { interpreter.restore(row) }
+    }
+
+    // MARK: The stream
+
+    /// Whether the stream must wait: a read is under way, or there is no room.
+    public var isHolding: Bool {
+        reading != nil || gap != nil || halt != nil || isMemoryFull || isDraining && isClosed
+    }
+
+    // Whether every row that was read is closed: then a drain takes no more of the stream.
+    private var isClosed: Bool {
+        interpreter.buffer.opaqueCount == 0
+            && interpreter.buffer.readOffsetMax <= processed?.offset ?? .max
+    }
+
+    var isMemoryFull: Bool { interpreter.buffer.memory > policy.bufferMemoryMax }
+
+    /// Takes one command of the stream.
+    ///
+    /// - Parameters:
+    ///   - bytes: Bytes that hold the command.
+    ///   - arguments: Where its name and arguments stand in them.
+    ///   - isOversized: Whether an argument was too large to be held, and is empty here.
+    ///   - length: How many bytes of the stream the command took.
+    @inline(__always)
+    public mutating func receive(
+        _ bytes: borrowing Span<UInt8>, arguments: [Range<Int>], isOversized: Bool, length: Int,
+    ) {
+        guard var position = processed, let first = arguments.first else { return }
+        counters.commands += 1
+        counters.bytes += length
+        received += Int64(length)
+        let name = interpreter.name(bytes.extracting(first))
+        if stage.isOpen {
+            return receiveStaged(bytes, arguments, isOversized, name)
+        }
+        position.offset = received
+        switch name {
+        case .multi:
+            stage.open()
+            return
+        case .select:
+            if let number = Self.database(bytes, arguments) { position.database = number }
+        case .ping, .publish, .spublish: break
+        case .replconf:
+            isCutRequested = true
+            isAcknowledgementWanted = true
+        default:
+            let effect = interpreter.apply(
+                bytes, arguments, isOversized: isOversized, name: name,
+                current: position.database, at: received,
+            )
+            if effect != .none { take(effect, at: position) }
+        }
+        processed = position
+    }
+
+    /// The bytes of the stream that were taken in, those of an open transaction included.
+    public var streamOffset: Int64 { received }
+    var received: Int64 = 0
+
+    private mutating func receiveStaged(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ isOversized: Bool,
+        _ name: CommandName?,
+    ) {
+        guard name == .exec else {
+            stage.append(bytes, arguments, isOversized: isOversized)
+            if stage.bytes.count > policy.transactionMemoryMax {
+                halt = .transactionTooLarge(bytes: stage.bytes.count)
+            }
+            return
+        }
+        guard var position = processed else { return }
+        position.offset = received
+        let staged = exchangeStage()
+        for index in 0..<staged.count {
+            let command = staged.command(index)
+            let content = staged.bytes.span
+            let name = interpreter.name(content.extracting(command.arguments[0]))
+            if name == .select {
+                position.database =
+                    Self.database(content, command.arguments) ?? position.database
+                continue
+            }
+            let effect = interpreter.apply(
+                content, command.arguments, isOversized: command.isOversized, name: name,
+                current: position.database, at: received,
+            )
+            if effect != .none { take(effect, at: position) }
+        }
+        processed = position
+    }
+
+    private mutating func exchangeStage() -> TransactionStage {
+        var old = TransactionStage()
+        swap(&old, &stage)
+        return old
+    }
+
+    private static func database(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
+    ) -> Int? {
+        guard arguments.count == 2 else { return nil }
+        return Number.integer(bytes.extracting(arguments[1])).map(Int.init)
+    }
+
+    private mutating func take(_ effect: Interpreter.Effect, at position: Position) {
+        switch effect {
+        case .none: break
+        case .flushed:
+            counters.flushes += 1
+            interpreter.buffer.flushed(at: position.offset)
+        case .swapped:
+            gap = position
+            isSwap = true
+        }
+    }
+
+    /// Notes that the commands that had arrived were taken.
+    public mutating func chunkReceived(now: Duration) {
+        noteStrays()
+        if dirtySince == nil,
+            interpreter.buffer.dirtyCount > 0 || interpreter.buffer.opaqueCount > 0
+        {
+            dirtySince = now
+        }
+        // Another `SELECT` of the database may have changed what a swap's position says.
+        if isSwap { gap = processed }
+    }
+
+    mutating func noteStrays() {
+        guard !interpreter.buffer.newStrays.isEmpty else { return }
+        for table in interpreter.buffer.newStrays {
+            strays.insert(interpreter.mappings[table].name)
+        }
+        interpreter.buffer.newStrays = []
+        setReadsUnknown()
+    }
+
+    mutating func setReadsUnknown() {
+        for table in interpreter.mappings.indices {
+            interpreter.buffer.tables[table].readsUnknown =
+                baseline.isRunning || strays.contains(interpreter.mappings[table].name)
+        }
+    }
+
+    // MARK: The link
+
+    /// Notes that the stream goes on where ``processed`` ends.
+    ///
+    /// - Parameter history: The history's new name, if the server gave one.
+    public mutating func linkContinued(history: ReplicationID?) {
+        isLinkUp = true
+        stage.reset()
+        received = processed?.offset ?? 0
+        // A resynchronisation that was announced but not begun is not needed after all.
+        if !isSwap { gap = nil }
+        guard let history, history != processed?.history else { return }
+        processed?.history = history
+        acknowledgedOffset = 0
+        // What was read from the old server beyond this point, the new one may never have had.
+        guard let processed else { return }
+        interpreter.buffer.rereadBeyond(processed.offset)
+        // A baseline does not remember what it has read and written, so it starts again.
+        if baseline.isRunning, baseline.floor > processed.offset { startBaseline() }
+    }
+
+    /// Notes that the stream begins anew, after a gap of unknown size.
+    public mutating func linkResynchronised(_ position: Position) {
+        isLinkUp = true
+        stage.reset()
+        acknowledgedOffset = 0
+        if processed == nil {
+            processed = position
+            received = position.offset
+            startBaseline()
+            setReadsUnknown()
+        } else {
+            counters.resynchronisations += 1
+            gap = position
+            isSwap = false
+        }
+    }
+
+    /// Notes that the link is down. What was processed stays.
+    public mutating func linkLost() {
+        isLinkUp = false
+        stage.reset()
+        received = processed?.offset ?? 0
+    }
+
+    /// Takes the server's description of its commands.
+    public mutating func learn(_ commands: [CommandDescription]) {
+        interpreter.learn(commands)
+    }
+
+    /// What may be acknowledged to Redis: the database has everything up to there.
+    public mutating func acknowledgement() -> Int64 {
+        guard let processed, committed.isBaselineDone, !baseline.isRunning, gap == nil,
+            committed.position?.history == processed.history
+        else { return 0 }
+        let isClean =
+            flight == nil && interpreter.buffer.dirtyCount == 0
+            && interpreter.buffer.opaqueCount == 0 && !hasLoose
+        let offset = isClean ? processed.offset : committed.position?.offset ?? 0
+        acknowledgedOffset = max(acknowledgedOffset, offset)
+        return acknowledgedOffset
+    }
+
+    // MARK: Requests
+
+    /// Has everything that was processed committed soon.
+    public mutating func requestCut() {
+        isCutRequested = true
+    }
+
+    /// Has everything committed, and then finishes.
+    public mutating func drain() {
+        isDraining = true
+        isCutRequested = true
+    }
+}

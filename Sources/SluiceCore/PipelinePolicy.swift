@@ -1,0 +1,66 @@
+/// The limits of a pipeline. Every limit has a default, and none can be turned off.
+public struct PipelinePolicy: Hashable, Sendable {
+    /// The longest that a change waits for its cut.
+    public var interval: Duration
+    /// The rows at which a cut is made at once.
+    public var rowsMax: Int
+    /// The memory that the buffer, a batch and its encoding may take together, in bytes.
+    public var memoryMax: Int
+    /// The most rows or keys read in one transaction: Redis answers nobody else meanwhile.
+    public var readsMax = 200
+    /// The keys that one SCAN looks at.
+    public var scanCount = 500
+    /// The pause between two chunks of a baseline, so that Redis's other clients do not feel it.
+    public var baselinePause = Duration.milliseconds(2)
+    /// The rows of the database that are looked up in Redis at a time, to find those without a key.
+    public var sweepMax = 500
+    /// How long a cut waits for rows to be read before they are committed loose.
+    public var closingMax = Duration.seconds(2)
+    /// How often a position without rows is written.
+    public var positionInterval = Duration.seconds(1)
+
+    /// Creates a policy.
+    public init(
+        interval: Duration = .seconds(1), rowsMax: Int = 50_000, memoryMax: Int = 512 << 20,
+    ) {
+        precondition(rowsMax > 0, "a batch holds at least one row")
+        self.interval = interval
+        self.rowsMax = rowsMax
+        self.memoryMax = memoryMax
+    }
+
+    /// What the buffer alone may take: a batch of all of it, and that batch's encoding, take as much
+    /// each.
+    var bufferMemoryMax: Int { memoryMax / 3 }
+    /// What one transaction of Redis may take before it ends: reading can't stop inside it.
+    var transactionMemoryMax: Int { memoryMax / 3 }
+}
+
+/// What a pipeline has done since it started.
+public struct PipelineCounters: Hashable, Sendable, Codable {
+    /// Commands of the stream, those without effect on rows included.
+    public var commands = 0
+    /// Bytes of the stream.
+    public var bytes = 0
+    /// Transactions committed in the database.
+    public var commits = 0
+    /// Rows written.
+    public var rows = 0
+    /// Rows and keys read from Redis because their change did not say its result.
+    public var reads = 0
+    /// Rows and keys read for a baseline.
+    public var baselineReads = 0
+    /// Rows committed newer than their cut.
+    public var looseRows = 0
+    /// Rows set aside.
+    public var setAside = 0
+    /// Rows of the database whose keys a baseline did not find.
+    public var missing = 0
+    /// Full resynchronisations.
+    public var resynchronisations = 0
+    /// FLUSHALL and FLUSHDB seen.
+    public var flushes = 0
+
+    /// Creates counters at zero.
+    public init() {}
+}

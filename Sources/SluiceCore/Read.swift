@@ -1,0 +1,76 @@
+/// One thing to be read from Redis at an exact offset.
+public struct ReadItem: Hashable, Sendable {
+    /// What is to be read.
+    public enum Target: Hashable, Sendable {
+        /// The whole value of the key.
+        case key
+        /// One member of a set or sorted set.
+        case member(Bytes)
+        /// A page of a stream, from after this identifier, or from its start when empty.
+        case entries(after: Bytes)
+    }
+
+    /// The type that the key is expected to have.
+    public let type: RedisType
+    /// The key.
+    public let key: Bytes
+    /// What is to be read of it.
+    public let target: Target
+    /// Whether the key's deadline is wanted too.
+    public let wantsDeadline: Bool
+
+    /// Creates an item.
+    public init(type: RedisType, key: Bytes, target: Target, wantsDeadline: Bool = false) {
+        self.type = type
+        self.key = key
+        self.target = target
+        self.wantsDeadline = wantsDeadline
+    }
+}
+
+/// What a read found.
+public enum ReadValue: Hashable, Sendable {
+    /// No such key or member.
+    case missing
+    /// A key of another type.
+    case wrongType
+    /// The value of a string, or a member's score; for a member of a set, empty.
+    case single(Bytes)
+    /// Fields and values, or members and scores, in turn; for sets and lists, the elements.
+    case elements([Bytes])
+    /// Stream entries.
+    case entries([StreamEntry])
+}
+
+/// One entry of a stream.
+public struct StreamEntry: Hashable, Sendable {
+    /// The identifier, such as `1700000000000-0`.
+    public let id: Bytes
+    /// Fields and values in turn.
+    public let fields: [Bytes]
+
+    /// Creates an entry.
+    public init(id: Bytes, fields: [Bytes]) {
+        self.id = id
+        self.fields = fields
+    }
+}
+
+/// The answer to a ``ReadItem``.
+public struct ReadResult: Hashable, Sendable {
+    /// What was found.
+    public let value: ReadValue
+    /// The key's deadline in milliseconds since 1970, if it was wanted and there is one.
+    public let deadline: Int64?
+
+    /// Creates a result.
+    public init(value: ReadValue, deadline: Int64? = nil) {
+        self.value = value
+        self.deadline = deadline
+    }
+}
+
+extension ReadItem {
+    /// The most entries that one page of a stream holds.
+    public static let streamPageMax = 1_000
+}

@@ -1,0 +1,85 @@
+/// One row of a mapped table, as the buffer holds it. Its cells stand in the table's cell array.
+struct Row {
+    /// What the buffer knows of a row, and so what a further change folds into.
+    ///
+    /// ```
+    ///               patch, add               put                  remove
+    /// untouched ──▶ merge (or opaque)        value                absent
+    /// update    ──▶ merge                    value                absent
+    /// merge     ──▶ merge                    value                absent
+    /// value     ──▶ value                    value                absent
+    /// absent    ──▶ value                    value                absent
+    /// opaque    ──▶ opaque                   value                absent
+    /// ```
+    enum Shape: UInt8 {
+        /// Nothing is known here: the database has the value.
+        case untouched
+        /// Some cells change, on top of what the database has; the row is inserted if it is missing.
+        case merge
+        /// Only the deadline changes, and only if the row is there.
+        case update
+        /// The cells hold the whole value.
+        case value
+        /// Redis has no such key or member.
+        case absent
+        /// The row must be read: what changed it does not say to what.
+        case opaque
+    }
+
+    struct Flags: OptionSet {
+        let rawValue: UInt8
+        /// To be written at the next cut.
+        static let dirty = Flags(rawValue: 1)
+        /// Stands in the table's list of dirty rows.
+        static let queued = Flags(rawValue: 2)
+        /// Has a dead letter, so the database does not have what Redis has.
+        static let setAside = Flags(rawValue: 4)
+        /// Its key is gone but the row stays: the state before is written, a new one starts afresh.
+        static let gone = Flags(rawValue: 8)
+        /// The time of the removal is to be written.
+        static let marked = Flags(rawValue: 16)
+        /// Stands in the list of rows to be read.
+        static let reading = Flags(rawValue: 32)
+        /// On the list of free slots.
+        static let free = Flags(rawValue: 64)
+    }
+
+    var member: Bytes = []
+    var hash: UInt64 = 0
+    var key: Int32 = -1
+    var next: Int32 = -1
+    var previous: Int32 = -1
+    var shape = Shape.untouched
+    var flags: Flags = []
+    /// The offset at which the value was read; changes at or before it are in the value.
+    var readOffset = Int64.min
+    /// Why the row can't be written, when that is known before the cut.
+    var misfit: Misfit?
+}
+
+/// One key of a mapped table.
+struct Key {
+    struct Flags: OptionSet {
+        let rawValue: UInt8
+        /// All rows of the key go, except those that were put since.
+        static let cleared = Flags(rawValue: 1)
+        /// The whole key must be read.
+        static let opaque = Flags(rawValue: 2)
+        /// The read is for a baseline: what is missing is only reported.
+        static let baseline = Flags(rawValue: 4)
+        /// Stands in the list of dirty keys.
+        static let queued = Flags(rawValue: 8)
+        /// Stands in the list of keys to be read.
+        static let reading = Flags(rawValue: 16)
+        /// On the list of free slots.
+        static let free = Flags(rawValue: 32)
+    }
+
+    var bytes: Bytes = []
+    var hash: UInt64 = 0
+    var first: Int32 = -1
+    var flags: Flags = []
+    var readOffset = Int64.min
+    /// Where the next page of a stream begins, empty for its start.
+    var cursor: Bytes = []
+}

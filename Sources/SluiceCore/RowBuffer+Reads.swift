@@ -1,0 +1,222 @@
+extension RowBuffer {
+    /// What is to be asked for an opaque row or key.
+    func readItem(for opaque: Opaque) -> ReadItem {
+        let table = tables[opaque.table]
+        let mapping = table.mapping
+        let target: ReadItem.Target =
+            if mapping.type == .stream {
+                .entries(after: table.keys[opaque.key].cursor)
+            } else if let row = opaque.row, !mapping.isOneRowPerKey {
+                .member(table.rows[row].member)
+            } else {
+                .key
+            }
+        return ReadItem(
+            type: mapping.type,
+            key: table.keys[opaque.key].bytes,
+            target: target,
+            wantsDeadline: mapping.deadline != nil,
+        )
+    }
+
+    /// Takes in what was read of an opaque row or key.
+    ///
+    /// The stream was held since the question was asked, so the value is newer than all that was
+    /// processed: changes at or before `offset` are in it and will be skipped.
+    mutating func apply(_ result: ReadResult, to opaque: Opaque, at offset: Int64) {
+        readOffsetMax = max(readOffsetMax, offset)
+        looseOffsetMax = max(looseOffsetMax, offset)
+        let mapping = tables[opaque.table].mapping
+        if mapping.type == .stream {
+            applyEntries(result, opaque, at: offset)
+        } else if let row = opaque.row {
+            applyRow(result, opaque.table, row, at: offset)
+        } else {
+            applyMembers(result, opaque.table, opaque.key, at: offset)
+        }
+    }
+
+    private mutating func applyRow(
+        _ result: ReadResult, _ table: Int, _ row: Int, at offset: Int64,
+    ) {
+        guard tables[table].rows[row].shape == .opaque else { return }
+        switch result.value {
+        case .missing:
+            remove(table, row)
+        case .wrongType:
+            let key = tables[table].keys[Int(tables[table].rows[row].key)].bytes
+            if isMappedElsewhere(key, than: table) {
+                remove(table, row)
+            } else {
+                leaveOpaque(table, row)
+                tables[table].rows[row].shape = .untouched
+                tables[table].rows[row].misfit = wrongType(table)
+                touch(table, row)
+            }
+        case .single(let bytes):
+            beginPut(table, row)
+            let mapping = tables[table].mapping
+            if mapping.type == .sortedSet {
+                putScore(table, row, bytes.span)
+            } else if mapping.type == .string {
+                putText(table, row, 0, bytes.span)
+            }
+        case .elements(let elements):
+            beginPut(table, row)
+            putElements(elements, table, row)
+        case .entries:
+            preconditionFailure("a row is not read as stream entries")
+        }
+        if tables[table].rows[row].shape == .value, let column = tables[table].mapping.deadline {
+            tables[table].set(row, column, result.deadline.map(Cell.integer) ?? .null)
+        }
+        tables[table].rows[row].readOffset = offset
+    }
+
+    private mutating func putElements(_ elements: [Bytes], _ table: Int, _ row: Int) {
+        let mapping = tables[table].mapping
+        if mapping.type == .list {
+            do throws(Misfit) {
+                tables[table].set(row, 0, .bytes(try Self.array(elements)))
+            } catch {
+                tables[table].rows[row].misfit = error
+            }
+            return
+        }
+        for index in stride(from: 0, to: elements.count - 1, by: 2) {
+            let (field, value) = (elements[index], elements[index + 1])
+            setField(table, row, field.span, to: value.span)
+        }
+    }
+
+    private static func array(_ elements: [Bytes]) throws(Misfit) -> Bytes {
+        var json: Bytes = [UInt8(ascii: "[")]
+        for (index, element) in elements.enumerated() {
+            if index > 0 { json.append(UInt8(ascii: ",")) }
+            try JSONText.append(element.span, to: &json)
+        }
+        json.append(UInt8(ascii: "]"))
+        return json
+    }
+
+    private mutating func applyMembers(
+        _ result: ReadResult, _ table: Int, _ key: Int, at offset: Int64,
+    ) {
+        guard tables[table].keys[key].flags.contains(.opaque) else { return }
+        let isBaseline = tables[table].keys[key].flags.contains(.baseline)
+        leaveOpaque(table, key: key)
+        tables[table].keys[key].readOffset = offset
+        let mapping = tables[table].mapping
+        var members: [Bytes] = []
+        switch result.value {
+        case .missing: break
+        case .wrongType:
+            if !isMappedElsewhere(tables[table].keys[key].bytes, than: table) {
+                let none: Bytes = []
+                let row = tables[table].member(none.span, of: key)
+                tables[table].rows[row].misfit = wrongType(table)
+                touch(table, row)
+            }
+        case .elements(let elements): members = elements
+        case .single, .entries: preconditionFailure("a key is read whole")
+        }
+        if !isBaseline || members.isEmpty, mapping.onDelete != .keep {
+            tables[table].keys[key].flags.insert(.cleared)
+            touchKey(table, key)
+        }
+        let step = mapping.type == .sortedSet ? 2 : 1
+        for index in stride(from: 0, to: members.count - step + 1, by: step) {
+            let member = members[index]
+            let row = tables[table].member(member.span, of: key)
+            beginPut(table, row)
+            if step == 2 {
+                let score = members[index + 1]
+                putScore(table, row, score.span)
+            }
+            tables[table].rows[row].readOffset = offset
+        }
+        forEachRow(table, key) { buffer, row in
+            let isSeen = buffer.tables[table].rows[row].readOffset == offset
+            guard !isSeen, buffer.tables[table].rows[row].shape != .absent,
+                buffer.tables[table].rows[row].misfit == nil
+            else { return }
+            buffer.remove(table, row)
+        }
+    }
+
+    private mutating func applyEntries(
+        _ result: ReadResult, _ opaque: Opaque, at offset: Int64,
+    ) {
+        let (table, key) = (opaque.table, opaque.key)
+        guard tables[table].keys[key].flags.contains(.opaque) else { return }
+        tables[table].keys[key].readOffset = offset
+        guard case .entries(let entries) = result.value else {
+            // Gone, or of another type: an append-only table keeps what it has.
+            return leaveOpaque(table, key: key)
+        }
+        for entry in entries {
+            append(table, key, id: entry.id.span, count: entry.fields.count) { index in
+                entry.fields[index]
+            }
+        }
+        guard entries.count >= ReadItem.streamPageMax, let last = entries.last else {
+            return leaveOpaque(table, key: key)
+        }
+        tables[table].keys[key].cursor = last.id
+        queueRead(table, key: key)
+    }
+
+    private func isMappedElsewhere(_ key: Bytes, than table: Int) -> Bool {
+        tables.indices.contains { $0 != table && tables[$0].mapping.keys.matches(key.span) }
+    }
+
+    private func wrongType(_ table: Int) -> Misfit {
+        Misfit(.wrongType, "expected a key of type \(tables[table].mapping.type.rawValue)")
+    }
+
+    // MARK: Values
+
+    /// Sets a column to what a text means: an integer at once, so that adds can fold into it.
+    @inline(__always)
+    mutating func putText(
+        _ table: Int, _ row: Int, _ column: Int, _ text: borrowing Span<UInt8>,
+    ) {
+        if tables[table].mapping.values[column].type == .integer, let value = Number.integer(text) {
+            tables[table].set(row, column, .integer(value))
+        } else {
+            tables[table].set(row, column, copying: text)
+        }
+    }
+
+    /// Sets the score of a sorted set's member.
+    mutating func putScore(_ table: Int, _ row: Int, _ text: borrowing Span<UInt8>) {
+        if let score = Number.real(text) {
+            tables[table].set(row, 0, .real(score))
+        } else {
+            tables[table].set(row, 0, copying: text)
+        }
+    }
+
+    /// Sets a field of a hash, in its own column, in the rest, or nowhere if it is not mapped.
+    @inline(__always)
+    mutating func setField(
+        _ table: Int, _ row: Int, _ field: borrowing Span<UInt8>,
+        to value: borrowing Span<UInt8>,
+    ) {
+        if let column = fieldColumn(table, field) {
+            putText(table, row, column, value)
+        } else if let rest = tables[table].mapping.rest {
+            tables[table].setField(row, rest, field, to: value)
+        }
+    }
+
+    /// The column of a hash's field.
+    @inline(__always)
+    func fieldColumn(_ table: Int, _ field: borrowing Span<UInt8>) -> Int? {
+        for index in tables[table].mapping.fields.indices
+        where tables[table].mapping.fields[index].equals(field) {
+            return index
+        }
+        return nil
+    }
+}

@@ -1,0 +1,65 @@
+/// What a database remembers of a source, and what an instance starts from.
+public struct StoredState: Sendable {
+    /// The last commit, with the epoch that this instance has taken.
+    public let checkpoint: Checkpoint
+    /// Rows that must be read before the first commit.
+    public let loose: [LooseRow]
+    /// Rows that were set aside.
+    public let deadLetters: [DeadLetter]
+
+    /// Creates a state.
+    public init(checkpoint: Checkpoint, loose: [LooseRow] = [], deadLetters: [DeadLetter] = []) {
+        self.checkpoint = checkpoint
+        self.loose = loose
+        self.deadLetters = deadLetters
+    }
+}
+
+/// What came of a batch.
+public struct BatchOutcome: Hashable, Sendable {
+    /// Rows that the database refused; they are dead letters now, and the rest is committed.
+    public let refused: [DeadLetter]
+
+    /// Creates an outcome.
+    public init(refused: [DeadLetter] = []) {
+        self.refused = refused
+    }
+}
+
+/// A place where rows come to rest. The engine leans on these promises, which the conformance suite
+/// in `SluiceTesting` checks:
+///
+/// - **All or nothing.** A batch's rows, dead letters, loose rows and position are committed in one
+///   transaction. When ``apply(_:)`` throws, either all of it was committed or nothing.
+/// - **Once.** A batch whose `to` is what the database holds already was committed by an earlier
+///   attempt: applying it again changes nothing and succeeds.
+/// - **Fenced.** A batch whose `from` is not what the database holds changes nothing and throws
+///   ``SinkError/Response/fenced``.
+/// - **Rows, not batches, are refused.** A row that the database can't take becomes a dead letter
+///   in the same transaction, and the rest is committed.
+///
+/// The engine calls one method at a time.
+public protocol Sink: Sendable {
+    /// Makes Sluice's own tables if they are missing, makes or checks the mapped ones, becomes the
+    /// writer by raising the epoch, and returns what the database holds.
+    ///
+    /// Waits while another instance writes: then it throws with the code `sink.locked`, and is
+    /// called again.
+    func open() async throws(SinkError) -> StoredState
+
+    /// Commits a batch.
+    func apply(_ batch: Batch) async throws(SinkError) -> BatchOutcome
+
+    /// The identities of rows in the order of their primary key.
+    ///
+    /// - Parameters:
+    ///   - table: The table's place in the file.
+    ///   - after: The last identity of the page before, or nil for the first page.
+    ///   - limit: The most rows of a page.
+    func page(
+        table: Int, after: RowIdentity?, limit: Int,
+    ) async throws(SinkError) -> [RowIdentity]
+
+    /// Lets another instance write, and closes connections.
+    func close() async
+}

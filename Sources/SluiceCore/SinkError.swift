@@ -1,0 +1,37 @@
+/// The failure of a sink.
+///
+/// It answers one question before all others: what now? That is its ``response``. The ``code`` is
+/// for programs, the rest for people.
+public struct SinkError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// What to do about a failure.
+    public enum Response: Hashable, Sendable {
+        /// The same batch may succeed later; whether it was committed is found out then.
+        case retry
+        /// Another instance writes, or the database went back: start again from the database.
+        case fenced
+        /// Nothing can succeed until a person has acted.
+        case halt
+    }
+
+    /// What to do about it.
+    public let response: Response
+    /// A stable name: the database's code, or one of Sluice's own.
+    public let code: String
+    /// What happened, in one sentence that names the table or host concerned, without values.
+    public let message: String
+    /// What a person can do about it.
+    public let hint: String?
+
+    /// Creates an error.
+    public init(_ response: Response, code: String, _ message: String, hint: String? = nil) {
+        self.response = response
+        self.code = code
+        self.message = message
+        self.hint = hint
+    }
+
+    public var description: String {
+        let sentence = "\(message) (\(code))"
+        return hint.map { "\(sentence); \($0)" } ?? sentence
+    }
+}

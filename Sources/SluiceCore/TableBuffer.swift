@@ -1,0 +1,243 @@
+/// The rows of one table: an index of keys, an index of members, and flat storage of cells.
+struct TableBuffer {
+    let mapping: TableMapping
+    let hasher: ByteHasher
+    let width: Int
+    /// Whether a change of a row that is not known must read it: during a baseline, and while the
+    /// table holds rows without a key.
+    var readsUnknown = false
+
+    var keys: [Key] = []
+    var rows: [Row] = []
+    var cells: [Cell] = []
+    var dirtyRows: [Int32] = []
+    var dirtyKeys: [Int32] = []
+    var appended: StreamEntries
+    private var keyIndex = HashIndex()
+    private var memberIndex = HashIndex()
+    private var freeKeys: [Int32] = []
+    private var freeRows: [Int32] = []
+    /// Bytes of the keys, members and values, about; the structures' own are in ``memory``.
+    var contentMemory = 0
+
+    init(mapping: TableMapping, hasher: ByteHasher) {
+        self.mapping = mapping
+        self.hasher = hasher
+        self.width = mapping.values.count
+        self.appended = StreamEntries()
+    }
+
+    /// Bytes of memory that the table takes, about.
+    var memory: Int {
+        let rowStride = MemoryLayout<Row>.stride + width * MemoryLayout<Cell>.stride
+        return contentMemory + (rows.count - freeRows.count) * rowStride
+            + (keys.count - freeKeys.count) * MemoryLayout<Key>.stride
+            + keyIndex.memory + memberIndex.memory + appended.memory
+    }
+
+    var keyCount: Int { keys.count - freeKeys.count }
+    var rowCount: Int { rows.count - freeRows.count }
+
+    // MARK: Keys
+
+    /// The slot of a key that is known.
+    @inline(__always)
+    func findKey(_ bytes: borrowing Span<UInt8>) -> Int? {
+        var probe = keyIndex.probe(hasher.hash(bytes))
+        while let slot = keyIndex.next(&probe) {
+            if keys[slot].bytes.equals(bytes) { return slot }
+        }
+        return nil
+    }
+
+    /// The slot of a key, made if it is new.
+    @inline(__always)
+    mutating func key(_ bytes: borrowing Span<UInt8>) -> Int {
+        let hash = hasher.hash(bytes)
+        var probe = keyIndex.probe(hash)
+        while let slot = keyIndex.next(&probe) {
+            if keys[slot].bytes.equals(bytes) { return slot }
+        }
+        return insertKey(bytes, hash: hash)
+    }
+
+    private mutating func insertKey(_ bytes: borrowing Span<UInt8>, hash: UInt64) -> Int {
+        let slot: Int
+        if let free = freeKeys.popLast() {
+            slot = Int(free)
+            keys[slot] = Key()
+        } else {
+            slot = keys.count
+            keys.append(Key())
+        }
+        keys[slot].bytes = Bytes(copying: bytes)
+        keys[slot].hash = hash
+        contentMemory += 32 + keys[slot].bytes.capacity
+        keyIndex.insert(slot, hash: hash) { keys[$0].hash }
+        if mapping.isOneRowPerKey {
+            let row = newRow(key: slot)
+            keys[slot].first = Int32(row)
+        }
+        return slot
+    }
+
+    /// Frees a key and its rows; none of them may be queued.
+    mutating func freeKey(_ slot: Int) {
+        var row = Int(keys[slot].first)
+        while row >= 0 {
+            let next = Int(rows[row].next)
+            freeRow(row)
+            row = next
+        }
+        keyIndex.remove(slot, hash: keys[slot].hash) { keys[$0].hash }
+        contentMemory -= 32 + keys[slot].bytes.capacity
+        keys[slot] = Key()
+        keys[slot].flags = .free
+        freeKeys.append(Int32(slot))
+    }
+
+    // MARK: Rows
+
+    /// The slot of a member's row, made if it is new.
+    @inline(__always)
+    mutating func member(_ bytes: borrowing Span<UInt8>, of key: Int) -> Int {
+        let hash = hasher.hash(bytes, salt: UInt64(key + 1))
+        var probe = memberIndex.probe(hash)
+        while let slot = memberIndex.next(&probe) {
+            if Int(rows[slot].key) == key, rows[slot].member.equals(bytes) { return slot }
+        }
+        let slot = newRow(key: key)
+        rows[slot].member = Bytes(copying: bytes)
+        rows[slot].hash = hash
+        contentMemory += 32 + rows[slot].member.capacity
+        memberIndex.insert(slot, hash: hash) { rows[$0].hash }
+        let first = keys[key].first
+        rows[slot].next = first
+        if first >= 0 { rows[Int(first)].previous = Int32(slot) }
+        keys[key].first = Int32(slot)
+        return slot
+    }
+
+    private mutating func newRow(key: Int) -> Int {
+        let slot: Int
+        if let free = freeRows.popLast() {
+            slot = Int(free)
+            rows[slot] = Row()
+        } else {
+            slot = rows.count
+            rows.append(Row())
+            for _ in 0..<width { cells.append(.unchanged) }
+        }
+        rows[slot].key = Int32(key)
+        return slot
+    }
+
+    /// Frees a row. A row of a one-row table goes only with its key.
+    mutating func freeRow(_ slot: Int) {
+        if !mapping.isOneRowPerKey {
+            memberIndex.remove(slot, hash: rows[slot].hash) { rows[$0].hash }
+            contentMemory -= 32 + rows[slot].member.capacity
+            let (next, previous) = (rows[slot].next, rows[slot].previous)
+            if next >= 0 { rows[Int(next)].previous = previous }
+            if previous >= 0 {
+                rows[Int(previous)].next = next
+            } else {
+                keys[Int(rows[slot].key)].first = next
+            }
+        }
+        fill(slot, with: .unchanged)
+        rows[slot] = Row()
+        rows[slot].flags = .free
+        freeRows.append(Int32(slot))
+    }
+
+    // MARK: Cells
+
+    @inline(__always)
+    func place(_ row: Int, _ column: Int) -> Int { row * width + column }
+
+    /// Replaces a cell.
+    @inline(__always)
+    mutating func set(_ row: Int, _ column: Int, _ cell: consuming Cell) {
+        let place = place(row, column)
+        contentMemory += cell.memory - cells[place].memory
+        cells[place] = cell
+    }
+
+    /// Replaces a cell by bytes, in the memory of the bytes that it holds if there are any.
+    mutating func set(_ row: Int, _ column: Int, copying bytes: borrowing Span<UInt8>) {
+        let place = place(row, column)
+        contentMemory -= cells[place].memory
+        // Taken out and put back, so that the bytes have one owner and are overwritten in place.
+        let old = exchange(&cells[place], with: .unchanged)
+        var held: Bytes = []
+        if case .bytes(let bytes) = consume old { held = bytes }
+        held.assign(bytes)
+        cells[place] = .bytes(held)
+        contentMemory += cells[place].memory
+    }
+
+    /// Sets a field, or removes it when the value is nil, in a cell that holds a JSON object.
+    mutating func setField(
+        _ row: Int, _ column: Int, _ field: borrowing Span<UInt8>,
+        to value: borrowing Span<UInt8>,
+    ) {
+        let place = place(row, column)
+        var map = takeFields(place)
+        map.set(field, to: value)
+        contentMemory += map.memory
+        cells[place] = .fields(map)
+    }
+
+    /// Removes a field from a cell that holds a JSON object.
+    mutating func removeField(_ row: Int, _ column: Int, _ field: borrowing Span<UInt8>) {
+        let place = place(row, column)
+        var map = takeFields(place)
+        map.remove(field)
+        contentMemory += map.memory
+        cells[place] = .fields(map)
+    }
+
+    // Taken out and put back, so that the map has one owner and changes in place.
+    private mutating func takeFields(_ place: Int) -> FieldMap {
+        contentMemory -= cells[place].memory
+        let old = exchange(&cells[place], with: .unchanged)
+        if case .fields(let held) = consume old { return held }
+        return FieldMap()
+    }
+
+    /// Sets all cells of a row.
+    @inline(__always)
+    mutating func fill(_ row: Int, with cell: Cell) {
+        for column in 0..<width { set(row, column, cell) }
+    }
+
+    private func exchange(_ cell: inout Cell, with new: consuming Cell) -> Cell {
+        swap(&cell, &new)
+        return new
+    }
+}
+
+/// Entries of streams that wait for a cut.
+struct StreamEntries {
+    struct Entry {
+        let key: Int32
+        let milliseconds: UInt64
+        let sequence: UInt64
+        let end: Int
+        let misfit: Misfit?
+    }
+
+    var entries: [Entry] = []
+    /// The entries' fields as JSON objects, one after the other.
+    var blob: Bytes = []
+
+    var memory: Int {
+        entries.capacity * MemoryLayout<Entry>.stride + blob.capacity
+    }
+
+    mutating func removeAll() {
+        entries.removeAll(keepingCapacity: entries.capacity < 1 << 16)
+        blob.removeAll(keepingCapacity: blob.capacity < 1 << 22)
+    }
+}

@@ -1,0 +1,180 @@
+/// Builds the part of a batch that concerns one table.
+struct TableCut {
+    private let mapping: TableMapping
+    private var changes: TableChanges
+    private var mergeAt: [UInt128: Int] = [:]
+    private var deadLetters: [DeadLetter] = []
+    private var revived: [DeadLetter] = []
+
+    init(mapping: TableMapping, table: Int) {
+        self.mapping = mapping
+        changes = TableChanges(table: table, mapping: mapping)
+    }
+
+    /// Adds what is to become of a row; true when the row can't be written and is set aside.
+    mutating func add(_ row: Int, of table: TableBuffer) -> Bool {
+        let key = Int(table.rows[row].key)
+        let identity = RowIdentity(key: table.keys[key].bytes, member: table.rows[row].member)
+        let wasSetAside = table.rows[row].flags.contains(.setAside)
+        do throws(Misfit) {
+            if let misfit = table.rows[row].misfit { throw misfit }
+            try add(row, of: table, identity)
+            if table.rows[row].flags.contains(.marked) {
+                try changes.marks.append(identity, mapping)
+            }
+            if wasSetAside { revived.append(letter(identity, nil)) }
+            return false
+        } catch {
+            deadLetters.append(letter(identity, error))
+            return true
+        }
+    }
+
+    private mutating func add(
+        _ row: Int, of table: TableBuffer, _ identity: RowIdentity,
+    ) throws(Misfit) {
+        let start = row * table.width
+        let cells = table.cells[start..<start + table.width]
+        switch table.rows[row].shape {
+        case .value:
+            try changes.puts.append(identity, mapping, cells)
+            if table.keys[Int(table.rows[row].key)].flags.contains(.cleared) {
+                try changes.clearsExcept.append(identity, mapping)
+            }
+        case .merge: try merge(identity, cells, isUpsert: true)
+        case .update: try merge(identity, cells, isUpsert: false)
+        case .absent: try changes.removes.append(identity, mapping)
+        case .untouched, .opaque: break
+        }
+    }
+
+    private mutating func merge(
+        _ identity: RowIdentity, _ cells: ArraySlice<Cell>, isUpsert: Bool,
+    ) throws(Misfit) {
+        var mask: UInt128 = isUpsert ? 1 << 127 : 0
+        for (column, cell) in cells.enumerated() {
+            mask |= UInt128(cell.action?.rawValue ?? 0) << UInt128(column * 2)
+        }
+        let index: Int
+        if let known = mergeAt[mask] {
+            index = known
+        } else {
+            index = changes.merges.count
+            mergeAt[mask] = index
+            changes.merges.append(newMerge(cells, isUpsert: isUpsert))
+        }
+        let changed = cells.filter { $0 != .unchanged }
+        try changes.merges[index].rows.append(identity, mapping, changed)
+    }
+
+    private func newMerge(_ cells: ArraySlice<Cell>, isUpsert: Bool) -> Merge {
+        let changed = cells.enumerated().compactMap { column, cell in
+            cell.action.map { (column, $0) }
+        }
+        return Merge(
+            columns: changed.map(\.0), actions: changed.map(\.1), isUpsert: isUpsert,
+            mapping: mapping,
+        )
+    }
+
+    /// Adds a key of which all rows go.
+    mutating func clear(_ key: Int, of table: TableBuffer) {
+        let identity = RowIdentity(key: table.keys[key].bytes)
+        do throws(Misfit) {
+            try changes.clears.append(identity, mapping)
+        } catch {
+            // Such a key never had rows: its members were set aside, each with this reason.
+        }
+    }
+
+    /// Adds the entries of streams.
+    mutating func append(_ entries: StreamEntries, of table: TableBuffer) {
+        var start = 0
+        for entry in entries.entries {
+            defer { start = entry.end }
+            let identity = RowIdentity(
+                key: table.keys[Int(entry.key)].bytes,
+                member: Array("\(entry.milliseconds)-\(entry.sequence)".utf8),
+            )
+            do throws(Misfit) {
+                if let misfit = entry.misfit { throw misfit }
+                let fields = Cell.bytes(Array(entries.blob[start..<entry.end]))
+                try changes.appends.append(
+                    identity, mapping, mapping.values.isEmpty ? [] : [fields])
+            } catch {
+                deadLetters.append(letter(identity, error))
+            }
+        }
+    }
+
+    /// Hands over what was built.
+    consuming func finish(into cut: inout CutRows) {
+        cut.deadLetters += deadLetters
+        cut.revived += revived
+        if changes.count > 0 { cut.tables.append(changes) }
+    }
+
+    private func letter(_ identity: RowIdentity, _ misfit: Misfit?) -> DeadLetter {
+        DeadLetter(
+            table: mapping.name,
+            identity: identity,
+            code: misfit?.code.rawValue ?? "",
+            message: misfit?.message ?? "",
+        )
+    }
+}
+
+extension Cell {
+    /// How the cell is merged into a row whose value is not known.
+    fileprivate var action: Merge.Action? {
+        switch self {
+        case .unchanged: nil
+        case .add, .addReal: .add
+        case .fields: .mergeObject
+        case .null, .integer, .real, .bytes: .set
+        }
+    }
+}
+
+extension RowSet {
+    /// Appends a row, or nothing when it throws.
+    fileprivate mutating func append(
+        _ identity: RowIdentity, _ mapping: TableMapping, _ cells: some Sequence<Cell> = [],
+    ) throws(Misfit) {
+        let count = identities.count
+        do throws(Misfit) {
+            try appendKey(identity, mapping)
+            for (index, cell) in cells.enumerated() { try values[index].append(cell) }
+            identities.append(identity)
+        } catch {
+            for index in key.indices { key[index].truncate(to: count) }
+            for index in values.indices { values[index].truncate(to: count) }
+            throw error
+        }
+    }
+
+    private mutating func appendKey(
+        _ identity: RowIdentity, _ mapping: TableMapping,
+    ) throws(Misfit) {
+        guard let parts = mapping.keys.split(identity.key.span) else {
+            preconditionFailure("a key that does not match its table's pattern was buffered")
+        }
+        let bytes = identity.key.span
+        for (index, part) in parts.enumerated() {
+            do throws(Misfit) {
+                try key[index].append(text: bytes.extracting(part))
+            } catch {
+                let column = mapping.keys.columns[index]
+                throw Misfit(
+                    .key, "expected <\(column.name)> of the key to be \(column.type.rawValue)"
+                )
+            }
+        }
+        guard let member = mapping.member, key.count > parts.count else { return }
+        do throws(Misfit) {
+            try key[parts.count].append(text: identity.member.span)
+        } catch {
+            throw Misfit(.key, "expected member <\(member.name)> to be \(member.type.rawValue)")
+        }
+    }
+}

@@ -1,0 +1,132 @@
+/// The type of a column, and of the texts that it takes from Redis.
+public enum ColumnType: String, Hashable, Sendable, CaseIterable {
+    /// UTF-8 without NUL.
+    case text
+    /// A signed 64-bit integer in canonical form.
+    case integer
+    /// A double; infinities are taken, not-a-number is not.
+    case real
+    /// A decimal number of any length.
+    case decimal
+    /// `1`, `0`, `true`, `false`, `yes`, `no`, `on`, `off` (any case).
+    case boolean
+    /// Seconds or milliseconds since 1970, or ISO 8601.
+    case timestamp
+    /// A JSON document.
+    case json
+    /// Any bytes.
+    case bytes
+}
+
+/// A column of a table.
+public struct Column: Hashable, Sendable {
+    /// The name, as in the database.
+    public let name: String
+    /// The type.
+    public let type: ColumnType
+
+    /// Creates a column.
+    public init(name: String, type: ColumnType) {
+        self.name = name
+        self.type = type
+    }
+}
+
+/// What becomes of a row whose key or member was removed.
+public enum RemovalPolicy: Hashable, Sendable {
+    /// The row is deleted.
+    case delete
+    /// The row stays as it was.
+    case keep
+    /// The row stays, with the time of its removal in this column.
+    case mark(String)
+}
+
+/// The Redis type that a table maps.
+public enum RedisType: String, Hashable, Sendable, CaseIterable {
+    case string, hash, list, set, stream
+    case sortedSet = "sorted_set"
+}
+
+/// What the configuration says of one table.
+///
+/// The value columns stand in a fixed order that the row buffer and the sinks share: the type's own
+/// columns, then `rest`, then the deadline.
+public struct TableMapping: Hashable, Sendable {
+    /// The most value columns that one table may have.
+    ///
+    /// A change's set of columns is a bit mask of 128 bits, two for each column.
+    public static let columnsMax = 64
+
+    /// The table's name in the database.
+    public let name: String
+    /// The keys that it maps.
+    public let keys: KeyPattern
+    /// Their Redis type.
+    public let type: RedisType
+    /// The fields of a hash, in the order of their columns.
+    public let fields: [Bytes]
+    /// The column of a member, or of a stream entry's identifier, which is part of the primary key.
+    public let member: Column?
+    /// All value columns.
+    public let values: [Column]
+    /// The index of the value column that takes all other fields of a hash as a JSON object.
+    public let rest: Int?
+    /// The index of the value column that takes the key's deadline.
+    public let deadline: Int?
+    /// The column that takes the time of the commit.
+    public let settledAt: String?
+    /// What becomes of a row when the application removed it.
+    public let onDelete: RemovalPolicy
+
+    /// The columns of the primary key: those of the key, then the member's.
+    public var primaryKey: [Column] { keys.columns + (member.map { [$0] } ?? []) }
+
+    /// Whether one key has one row.
+    public var isOneRowPerKey: Bool { member == nil }
+
+    /// Creates a mapping.
+    ///
+    /// - Parameters:
+    ///   - name: The table's name in the database.
+    ///   - keys: The keys that it maps.
+    ///   - type: Their Redis type.
+    ///   - fields: The fields of a hash; its columns are the first of `columns`.
+    ///   - columns: The value columns without `rest` and the deadline.
+    ///   - member: The column of a member or entry, for types that have many rows a key.
+    ///   - rest: The column for all other fields of a hash.
+    ///   - deadline: The column for the key's deadline.
+    ///   - settledAt: The column for the time of the commit.
+    ///   - onDelete: What becomes of a row when the application removed it.
+    public init(
+        name: String,
+        keys: KeyPattern,
+        type: RedisType,
+        fields: [Bytes] = [],
+        columns: [Column] = [],
+        member: Column? = nil,
+        rest: String? = nil,
+        deadline: String? = nil,
+        settledAt: String? = nil,
+        onDelete: RemovalPolicy = .delete,
+    ) {
+        var values = columns
+        self.rest = rest.map { name in
+            values.append(Column(name: name, type: .json))
+            return values.count - 1
+        }
+        self.deadline = deadline.map { name in
+            values.append(Column(name: name, type: .timestamp))
+            return values.count - 1
+        }
+        precondition(values.count <= Self.columnsMax, "a table has at most 64 value columns")
+        self.name = name
+        self.keys = keys
+        self.type = type
+        self.fields = fields
+        self.member = member
+        self.values = values
+        self.settledAt = settledAt
+        self.onDelete = onDelete
+    }
+}

@@ -1,0 +1,108 @@
+/// Reads points in time.
+package enum Timestamp {
+    /// Numbers below this are seconds since 1970, others milliseconds: it is the year 5138 as
+    /// seconds, and 1973 as milliseconds.
+    static let secondsMax: Double = 100_000_000_000
+
+    /// Reads seconds or milliseconds since 1970, or ISO 8601.
+    ///
+    /// Taken are `2026-01-31`, `2026-01-31T23:59`, `2026-01-31 23:59:58.25`, each with or without
+    /// `Z`, `+01:00` or `-0130` after a time; without an offset the time is UTC.
+    ///
+    /// - Returns: Microseconds since 1970, or nil.
+    package static func microseconds(_ text: borrowing Span<UInt8>) -> Int64? {
+        if let integer = Number.integer(text) { return fromNumber(integer) }
+        if let seconds = Number.real(text), seconds.magnitude < secondsMax {
+            return Int64((seconds * 1_000_000).rounded())
+        }
+        var scanner = Scanner()
+        return scanner.read(text)
+    }
+
+    private static func fromNumber(_ number: Int64) -> Int64? {
+        let isSeconds = Double(number).magnitude < secondsMax
+        let (value, overflow) = number.multipliedReportingOverflow(
+            by: isSeconds ? 1_000_000 : 1_000
+        )
+        return overflow ? nil : value
+    }
+
+    private struct Scanner {
+        private var position = 0
+
+        mutating func read(_ text: borrowing Span<UInt8>) -> Int64? {
+            guard let year = digits(4, text), take("-", text), let month = digits(2, text),
+                take("-", text), let day = digits(2, text), (1...12).contains(month),
+                (1...31).contains(day)
+            else { return nil }
+            var micros = Timestamp.days(year: year, month: month, day: day) * 86_400_000_000
+            if position == text.count { return micros }
+            guard take("T", text) || take(" ", text) || take("t", text),
+                let time = time(text), let offset = offset(text), position == text.count
+            else { return nil }
+            micros += time - offset
+            return micros
+        }
+
+        private mutating func time(_ text: borrowing Span<UInt8>) -> Int64? {
+            guard let hour = digits(2, text), take(":", text), let minute = digits(2, text),
+                hour < 24, minute < 60
+            else { return nil }
+            var micros = (hour * 60 + minute) * 60_000_000
+            guard take(":", text) else { return micros }
+            guard let second = digits(2, text), second < 60 else { return nil }
+            micros += second * 1_000_000
+            guard take(".", text) else { return micros }
+            var unit: Int64 = 100_000
+            let start = position
+            while position < text.count, let digit = digits(1, text) {
+                micros += digit * unit
+                unit /= 10
+            }
+            return position > start ? micros : nil
+        }
+
+        private mutating func offset(_ text: borrowing Span<UInt8>) -> Int64? {
+            if position == text.count || take("Z", text) || take("z", text) { return 0 }
+            let isBehind = take("-", text)
+            guard isBehind || take("+", text), let hours = digits(2, text) else { return nil }
+            _ = take(":", text)
+            let minutes = position < text.count ? digits(2, text) : 0
+            guard let minutes else { return nil }
+            let offset = (hours * 60 + minutes) * 60_000_000
+            return isBehind ? -offset : offset
+        }
+
+        private mutating func digits(_ count: Int, _ text: borrowing Span<UInt8>) -> Int64? {
+            guard position + count <= text.count else { return nil }
+            var value: Int64 = 0
+            for index in position..<position + count {
+                let digit = text[index] &- UInt8(ascii: "0")
+                guard digit <= 9 else { return nil }
+                value = value * 10 + Int64(digit)
+            }
+            position += count
+            return value
+        }
+
+        private mutating func take(_ character: Unicode.Scalar, _ text: borrowing Span<UInt8>)
+            -> Bool
+        {
+            guard position < text.count, UInt32(text[position]) == character.value else {
+                return false
+            }
+            position += 1
+            return true
+        }
+    }
+
+    // Howard Hinnant's `days_from_civil`, https://howardhinnant.github.io/date_algorithms.html.
+    private static func days(year: Int64, month: Int64, day: Int64) -> Int64 {
+        let year = month <= 2 ? year - 1 : year
+        let era = (year >= 0 ? year : year - 399) / 400
+        let yearOfEra = year - era * 400
+        let dayOfYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
+        return era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear
+            - 719_468
+    }
+}

@@ -1,0 +1,118 @@
+public import SluiceCore
+
+/// Compares a ``ModelDatabase`` with what a ``ModelRedis`` held at one offset.
+public struct ModelComparison {
+    private let mappings: [TableMapping]
+
+    /// Creates a comparison.
+    public init(mappings: [TableMapping]) {
+        self.mappings = mappings
+    }
+
+    /// What differs, as sentences; empty when the rows of the keys that exist equal Redis.
+    public func differences(
+        _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, loose: [LooseRow],
+        strays: Set<String>,
+    ) -> [String] {
+        mappings.indices.flatMap { table in
+            differences(table, database, keys, loose, strays)
+        }
+    }
+
+    private func differences(
+        _ table: Int, _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, _ loose: [LooseRow],
+        _ strays: Set<String>,
+    ) -> [String] {
+        let mapping = mappings[table]
+        let expected = rows(of: mapping, keys)
+        let free = Set(loose.filter { $0.table == mapping.name }.map(\.identity))
+        let aside = Set(database.deadLetters.filter { $0.table == mapping.name }.map(\.identity))
+        func isFree(_ row: RowIdentity) -> Bool {
+            free.contains(row) || free.contains(RowIdentity(key: row.key))
+        }
+        func isAside(_ row: RowIdentity) -> Bool {
+            aside.contains(row) || aside.contains(RowIdentity(key: row.key))
+        }
+        var found: [String] = []
+        for (row, values) in expected where !isFree(row) {
+            guard let values else {
+                if !isAside(row) { found.append("\(name(mapping, row)) should be set aside") }
+                continue
+            }
+            let actual = database.tables[table][row]
+            if actual != values {
+                found.append("\(name(mapping, row)) is \(actual ?? []), expected \(values)")
+            }
+        }
+        for row in database.tables[table].keys where expected[row] == nil {
+            // A key of another type, or a row that stays on purpose.
+            if isFree(row) || isAside(row) || strays.contains(mapping.name) { continue }
+            if mapping.type == .stream { continue }
+            found.append("\(name(mapping, row)) should be gone")
+        }
+        return found
+    }
+
+    private func name(_ mapping: TableMapping, _ row: RowIdentity) -> String {
+        let key = String(decoding: row.key, as: UTF8.self)
+        return "\(mapping.name) \(key) \(String(decoding: row.member, as: UTF8.self))"
+    }
+
+    /// The rows that Redis's keys mean; nil values where the value does not fit.
+    private func rows(
+        of mapping: TableMapping, _ keys: ModelRedis.Keyspace,
+    ) -> [RowIdentity: [ModelDatabase.Stored]?] {
+        var rows: [RowIdentity: [ModelDatabase.Stored]?] = [:]
+        for (key, value) in keys.values {
+            let bytes = Array(key.utf8)
+            guard mapping.keys.matches(bytes.span) else { continue }
+            let deadline: ModelDatabase.Stored =
+                keys.deadlines[key].map { .integer($0 * 1_000) } ?? .null
+            switch (value, mapping.type) {
+            case (.string(let text), .string):
+                rows[RowIdentity(key: bytes)] = .some(string(text, mapping, deadline))
+            case (.hash(let fields), .hash):
+                rows[RowIdentity(key: bytes)] = .some(hash(fields, deadline))
+            case (.sortedSet(let scores), .sortedSet):
+                for (member, score) in scores {
+                    rows[RowIdentity(key: bytes, member: Array(member.utf8))] = [.real(score)]
+                }
+            case (.set(let members), .set):
+                for member in members {
+                    rows[RowIdentity(key: bytes, member: Array(member.utf8))] = .some([])
+                }
+            case (.stream(let entries), .stream):
+                for (id, text) in entries {
+                    rows[RowIdentity(key: bytes, member: Array(id.utf8))] = [
+                        .text("{\"f\":\"\(text)\"}")
+                    ]
+                }
+            case (_, .stream): break
+            default: rows[RowIdentity(key: bytes)] = .some(nil)
+            }
+        }
+        return rows
+    }
+
+    private func string(
+        _ text: String, _ mapping: TableMapping, _ deadline: ModelDatabase.Stored,
+    ) -> [ModelDatabase.Stored]? {
+        if mapping.values[0].type == .text { return [.text(text)] }
+        return Int64(text).map { [.integer($0), deadline] }
+    }
+
+    private func hash(
+        _ fields: [String: String], _ deadline: ModelDatabase.Stored,
+    ) -> [ModelDatabase.Stored]? {
+        var number = ModelDatabase.Stored.null
+        if let text = fields["n"] {
+            guard let value = Int64(text) else { return nil }
+            number = .integer(value)
+        }
+        let rest = fields.filter { $0.key != "n" && $0.key != "name" }
+        return [
+            number, fields["name"].map { .text($0) } ?? .null, rest.isEmpty ? .null : .object(rest),
+            deadline,
+        ]
+    }
+}

@@ -1,0 +1,134 @@
+public import SluiceCore
+
+/// A database in memory that does with a batch what the sinks' SQL does.
+public struct ModelDatabase {
+    /// A value of a column.
+    public enum Stored: Hashable {
+        /// No value.
+        case null
+        /// An integer, or microseconds since 1970.
+        case integer(Int64)
+        /// A double.
+        case real(Double)
+        /// Any text; JSON objects of texts are kept apart.
+        case text(String)
+        /// A JSON object of texts.
+        case object([String: String])
+    }
+
+    /// The rows of each table.
+    public private(set) var tables: [[RowIdentity: [Stored]]]
+    /// What was committed last.
+    public private(set) var checkpoint = Checkpoint(
+        epoch: 0, sequence: 0, position: nil, isBaselineDone: false)
+    /// Rows that were set aside.
+    public private(set) var deadLetters: [DeadLetter] = []
+    /// Rows that are newer than the position.
+    public private(set) var loose: [LooseRow] = []
+    private let mappings: [TableMapping]
+
+    /// Creates an empty database.
+    public init(mappings: [TableMapping]) {
+        self.mappings = mappings
+        tables = mappings.map { _ in [:] }
+    }
+
+    /// What a new instance starts from.
+    public mutating func open() -> StoredState {
+        checkpoint.epoch += 1
+        return StoredState(checkpoint: checkpoint, loose: loose, deadLetters: deadLetters)
+    }
+
+    /// Commits a batch, or refuses it as a sink does.
+    public mutating func apply(_ batch: Batch) throws(SinkError) {
+        if checkpoint == batch.to { return }
+        guard checkpoint == batch.from else {
+            throw SinkError(.fenced, code: "sink.fenced", "another instance writes")
+        }
+        for changes in batch.tables { apply(changes) }
+        let gone = Set(batch.revived.map { RowName(table: $0.table, identity: $0.identity) })
+        let renewed = Set(batch.deadLetters.map { RowName(table: $0.table, identity: $0.identity) })
+        deadLetters.removeAll {
+            let name = RowName(table: $0.table, identity: $0.identity)
+            return gone.contains(name) || renewed.contains(name)
+        }
+        deadLetters += batch.deadLetters
+        if let loose = batch.loose { self.loose = loose }
+        checkpoint = batch.to
+    }
+
+    private struct RowName: Hashable {
+        let table: String
+        let identity: RowIdentity
+    }
+
+    private mutating func apply(_ changes: TableChanges) {
+        let table = changes.table
+        let mapping = mappings[table]
+        for row in 0..<changes.puts.count {
+            tables[table][changes.puts.identities[row]] = changes.puts.values.indices.map {
+                stored(changes.puts.values[$0], row, isObject: $0 == mapping.rest)
+            }
+        }
+        for merge in changes.merges { apply(merge, table) }
+        for row in 0..<changes.appends.count
+        where tables[table][changes.appends.identities[row]] == nil {
+            tables[table][changes.appends.identities[row]] = changes.appends.values.map {
+                stored($0, row, isObject: false)
+            }
+        }
+        let kept = Set(changes.clearsExcept.identities)
+        for identity in changes.clears.identities {
+            for row in tables[table].keys where row.key == identity.key && !kept.contains(row) {
+                tables[table][row] = nil
+            }
+        }
+        for identity in changes.removes.identities { tables[table][identity] = nil }
+    }
+
+    private mutating func apply(_ merge: Merge, _ table: Int) {
+        let mapping = mappings[table]
+        for row in 0..<merge.rows.count {
+            let identity = merge.rows.identities[row]
+            guard merge.isUpsert || tables[table][identity] != nil else { continue }
+            var values =
+                tables[table][identity] ?? Array(repeating: .null, count: mapping.values.count)
+            for (index, column) in merge.columns.enumerated() {
+                let new = stored(merge.rows.values[index], row, isObject: column == mapping.rest)
+                values[column] = Self.merged(values[column], new, merge.actions[index])
+            }
+            tables[table][identity] = values
+        }
+    }
+
+    private static func merged(_ old: Stored, _ new: Stored, _ action: Merge.Action) -> Stored {
+        switch (action, old, new) {
+        case (.add, .integer(let left), .integer(let right)): .integer(left + right)
+        case (.add, .real(let left), .real(let right)): .real(left + right)
+        case (.mergeObject, .object(let left), .object(let right)):
+            .object(left.merging(right) { $1 })
+        default: new
+        }
+    }
+
+    private func stored(_ vector: ColumnVector, _ row: Int, isObject: Bool) -> Stored {
+        if vector.isNull[row] { return .null }
+        switch vector.type {
+        case .integer, .boolean, .timestamp: return .integer(vector.integers[row])
+        case .real: return .real(vector.reals[row])
+        case .text, .decimal, .json, .bytes:
+            let text = String(decoding: vector.bytes(row), as: UTF8.self)
+            return isObject ? .object(Self.object(text)) : .text(text)
+        }
+    }
+
+    /// Reads a flat JSON object of texts without escapes, which is all that the traffic makes.
+    static func object(_ text: String) -> [String: String] {
+        let parts = text.split(separator: "\"", omittingEmptySubsequences: false)
+        var object: [String: String] = [:]
+        for index in stride(from: 1, to: parts.count - 2, by: 4) {
+            object[String(parts[index])] = String(parts[index + 2])
+        }
+        return object
+    }
+}

@@ -1,0 +1,155 @@
+public import SluiceCore
+
+/// A small Redis in memory that is its own specification: values, a replication stream, histories.
+///
+/// It knows just enough commands to reach each way in which a change can arrive: a whole value, a
+/// patch, an add, a removal, and effects that must be read.
+public struct ModelRedis {
+    /// The value of a key.
+    public enum Value: Hashable {
+        /// A string.
+        case string(String)
+        /// Fields and values.
+        case hash([String: String])
+        /// Members and scores.
+        case sortedSet([String: Double])
+        /// Members.
+        case set(Set<String>)
+        /// Identifiers and what they carry.
+        case stream([String: String])
+    }
+
+    /// The contents of one database.
+    public struct Keyspace: Hashable {
+        /// The values.
+        public var values: [String: Value] = [:]
+        /// The deadlines, in milliseconds since 1970.
+        public var deadlines: [String: Int64] = [:]
+    }
+
+    /// A command of the stream.
+    public struct Propagated {
+        /// The offset before it.
+        public let start: Int64
+        /// The offset after it.
+        public let end: Int64
+        /// Its name and arguments.
+        public let arguments: [String]
+    }
+
+    /// The databases, by number.
+    public var databases: [Keyspace] = [Keyspace(), Keyspace()]
+    /// The present history.
+    public private(set) var history = ReplicationID("history-0")
+    /// The present offset.
+    public private(set) var offset: Int64 = 1
+    /// The stream of the present history.
+    public private(set) var stream: [Propagated] = []
+    /// What the databases held at each boundary of the present history.
+    public private(set) var snapshots: [Int64: [Keyspace]] = [:]
+    private var selected = -1
+    private var histories = 0
+
+    /// Creates an empty server.
+    public init() {
+        snapshots[offset] = databases
+    }
+
+    /// Propagates the effects of one command or transaction, and remembers what it led to.
+    public mutating func propagate(_ commands: [[String]], database: Int) {
+        if selected != database {
+            selected = database
+            emit(["SELECT", "\(database)"])
+        }
+        let isTransaction = commands.count > 1
+        if isTransaction { emit(["MULTI"]) }
+        for command in commands { emit(command) }
+        if isTransaction { emit(["EXEC"]) }
+        snapshots[offset] = databases
+    }
+
+    private mutating func emit(_ arguments: [String]) {
+        let length = arguments.reduce(4) { $0 + $1.utf8.count + 5 }
+        let end = offset + Int64(length)
+        stream.append(Propagated(start: offset, end: end, arguments: arguments))
+        offset = end
+    }
+
+    /// The commands that follow an offset.
+    public func commands(after offset: Int64) -> ArraySlice<Propagated> {
+        var low = 0
+        var high = stream.count
+        while low < high {
+            let middle = (low + high) / 2
+            if stream[middle].start < offset { low = middle + 1 } else { high = middle }
+        }
+        return stream[low...]
+    }
+
+    /// A replica that has received only a part of the stream is promoted: a new history, of which
+    /// the old one's beginning is a part.
+    public mutating func failOver(to offset: Int64) {
+        guard let state = snapshots[offset] else { preconditionFailure("not a boundary") }
+        databases = state
+        stream.removeAll { $0.start >= offset }
+        snapshots = snapshots.filter { $0.key <= offset }
+        self.offset = offset
+        selected = -1
+        beginHistory()
+    }
+
+    /// The server restarts from what it has on disk, which may be older than its memory.
+    public mutating func restart(from offset: Int64) {
+        guard let state = snapshots[offset] else { preconditionFailure("not a boundary") }
+        databases = state
+        stream = []
+        self.offset += 1_000
+        snapshots = [self.offset: databases]
+        selected = -1
+        beginHistory()
+    }
+
+    private mutating func beginHistory() {
+        histories += 1
+        history = ReplicationID("history-\(histories)")
+    }
+
+    /// What a read of a key finds.
+    public func read(_ item: ReadItem, database: Int) -> ReadResult {
+        let key = String(decoding: item.key, as: UTF8.self)
+        let keyspace = databases[database]
+        guard let value = keyspace.values[key] else { return ReadResult(value: .missing) }
+        return ReadResult(
+            value: read(value, item),
+            deadline: item.wantsDeadline ? keyspace.deadlines[key] : nil,
+        )
+    }
+
+    private func read(_ value: Value, _ item: ReadItem) -> ReadValue {
+        switch (value, item.type, item.target) {
+        case (.string(let text), .string, _): .single(Array(text.utf8))
+        case (.hash(let fields), .hash, _):
+            .elements(fields.flatMap { [Array($0.key.utf8), Array($0.value.utf8)] })
+        case (.sortedSet(let scores), .sortedSet, .key):
+            .elements(scores.flatMap { [Array($0.key.utf8), Array("\($0.value)".utf8)] })
+        case (.sortedSet(let scores), .sortedSet, .member(let member)):
+            scores[String(decoding: member, as: UTF8.self)]
+                .map { .single(Array("\($0)".utf8)) } ?? .missing
+        case (.set(let members), .set, .key):
+            .elements(members.map { Array($0.utf8) })
+        case (.set(let members), .set, .member(let member)):
+            members.contains(String(decoding: member, as: UTF8.self)) ? .single([]) : .missing
+        case (.stream(let entries), .stream, .entries(let after)):
+            .entries(Self.page(entries, after: String(decoding: after, as: UTF8.self)))
+        default: .wrongType
+        }
+    }
+
+    private static func page(_ entries: [String: String], after: String) -> [StreamEntry] {
+        func order(_ id: String) -> Int { Int(id.split(separator: "-")[0]) ?? 0 }
+        let start = after.isEmpty ? -1 : order(after)
+        return entries.filter { order($0.key) > start }.sorted { order($0.key) < order($1.key) }
+            .prefix(ReadItem.streamPageMax)
+            .map { StreamEntry(id: Array($0.key.utf8), fields: [[0x66], Array($0.value.utf8)]) }
+    }
+}

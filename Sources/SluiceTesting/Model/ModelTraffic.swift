@@ -1,0 +1,246 @@
+public import SluiceCore
+
+/// Random commands on a small key space, applied to a ``ModelRedis``.
+public struct ModelTraffic {
+    private var entries = 0
+
+    /// Creates traffic.
+    public init() {}
+
+    /// The tables that the traffic's keys belong to.
+    public static let mappings: [TableMapping] = [
+        TableMapping(
+            name: "counters", keys: pattern("c:", "id"), type: .string,
+            columns: [Column(name: "value", type: .integer)], deadline: "expires_at",
+        ),
+        TableMapping(
+            name: "texts", keys: pattern("t:", "id"), type: .string,
+            columns: [Column(name: "value", type: .text)],
+        ),
+        TableMapping(
+            name: "sessions", keys: pattern("h:", "id"), type: .hash,
+            fields: [Array("n".utf8), Array("name".utf8)],
+            columns: [Column(name: "n", type: .integer), Column(name: "name", type: .text)],
+            rest: "rest", deadline: "expires_at",
+        ),
+        TableMapping(
+            name: "scores", keys: pattern("z:", "id"), type: .sortedSet,
+            columns: [Column(name: "score", type: .real)],
+            member: Column(name: "member", type: .text),
+        ),
+        TableMapping(
+            name: "tags", keys: pattern("s:", "id"), type: .set,
+            member: Column(name: "tag", type: .text),
+        ),
+        TableMapping(
+            name: "events", keys: pattern("x:", "id"), type: .stream,
+            columns: [Column(name: "payload", type: .json)],
+            member: Column(name: "event", type: .text), onDelete: .keep,
+        ),
+    ]
+
+    private static func pattern(_ prefix: String, _ name: String) -> KeyPattern {
+        KeyPattern(segments: [
+            .literal(Array(prefix.utf8)), .placeholder(Column(name: name, type: .text)),
+        ])
+    }
+
+    /// What a server would say of the commands that the interpreter does not know.
+    public static let descriptions: [CommandDescription] = [
+        ("append", [0...0]), ("rename", [0...1]), ("zrangestore", [0...0]), ("smove", [0...1]),
+    ].map { name, keys in
+        CommandDescription(
+            name: Array(name.utf8), isWrite: true,
+            keys: keys.map {
+                KeySpecification(
+                    begin: .index(1),
+                    find: .range(last: $0.upperBound, step: 1, limit: 0), isWrite: true,
+                    isIncomplete: false,
+                )
+            },
+        )
+    }
+
+    /// Runs one command or transaction, and propagates what it did.
+    public mutating func run(on redis: inout ModelRedis, random: inout SplitMix64) {
+        let database = random.oneIn(12) ? 1 : 0
+        let count = random.oneIn(4) ? random.pick(2..<5) : 1
+        var effects: [[String]] = []
+        for _ in 0..<count {
+            effects += command(on: &redis.databases[database], random: &random)
+        }
+        if !effects.isEmpty { redis.propagate(effects, database: database) }
+    }
+
+    private mutating func command(
+        on keys: inout ModelRedis.Keyspace, random: inout SplitMix64,
+    ) -> [[String]] {
+        switch random.pick(0..<40) {
+        case 0..<8: counter(&keys, &random)
+        case 8..<12: text(&keys, &random)
+        case 12..<20: hash(&keys, &random)
+        case 20..<28: sortedSet(&keys, &random)
+        case 28..<31: set(&keys, &random)
+        case 31..<34: stream(&keys, &random)
+        default: anyKey(&keys, &random)
+        }
+    }
+
+    private func counter(
+        _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+    ) -> [[String]] {
+        let key = "c:\(random.pick(0..<4))"
+        let old = keys.values[key]
+        if random.oneIn(6) {
+            keys.deadlines[key] = nil
+            let value = random.oneIn(5) ? "word" : "\(random.pick(-9..<9))"
+            keys.values[key] = .string(value)
+            guard random.oneIn(2) else { return [["SET", key, value]] }
+            keys.deadlines[key] = 2_000_000_000_000
+            return [["SET", key, value, "PXAT", "2000000000000"]]
+        }
+        let delta = random.pick(-5..<9)
+        guard case .string(let text) = old ?? .string("0"), let number = Int(text) else {
+            return []
+        }
+        keys.values[key] = .string("\(number + delta)")
+        return [delta == 1 ? ["incr", key] : ["INCRBY", key, "\(delta)"]]
+    }
+
+    private func text(_ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64) -> [[String]] {
+        let key = "t:\(random.pick(0..<3))"
+        guard case .string(let old) = keys.values[key] ?? .string("") else { return [] }
+        if random.oneIn(2) {
+            keys.values[key] = .string(old + "+")
+            return [["APPEND", key, "+"]]
+        }
+        keys.values[key] = .string("v\(random.pick(0..<99))")
+        keys.deadlines[key] = nil
+        guard case .string(let new)? = keys.values[key] else { return [] }
+        return [["SET", key, new]]
+    }
+
+    private func hash(_ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64) -> [[String]] {
+        let key = "h:\(random.pick(0..<3))"
+        guard case .hash(var fields) = keys.values[key] ?? .hash([:]) else { return [] }
+        defer {
+            keys.values[key] = fields.isEmpty ? nil : .hash(fields)
+            if fields.isEmpty { keys.deadlines[key] = nil }
+        }
+        let field = ["n", "name", "other", "more"][random.pick(0..<4)]
+        switch random.pick(0..<5) {
+        case 0:
+            guard fields.removeValue(forKey: field) != nil else { return [] }
+            return [["HDEL", key, field]]
+        case 1:
+            guard let number = Int(fields["n"] ?? "0") else { return [] }
+            fields["n"] = "\(number + 3)"
+            return [["HINCRBY", key, "n", "3"]]
+        default:
+            let value =
+                field == "n" && !random.oneIn(8)
+                ? "\(random.pick(0..<50))" : "w\(random.pick(0..<9))"
+            fields[field] = value
+            return [["HSET", key, field, value]]
+        }
+    }
+
+    private func sortedSet(
+        _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+    ) -> [[String]] {
+        let key = "z:\(random.pick(0..<3))"
+        guard case .sortedSet(var scores) = keys.values[key] ?? .sortedSet([:]) else { return [] }
+        defer { keys.values[key] = scores.isEmpty ? nil : .sortedSet(scores) }
+        let member = "m\(random.pick(0..<5))"
+        let score = Double(random.pick(0..<100)) / 10
+        switch random.pick(0..<6) {
+        case 0:
+            guard scores.removeValue(forKey: member) != nil else { return [] }
+            return [["ZREM", key, member]]
+        case 1:
+            guard scores[member].map({ $0 < score }) ?? true else { return [] }
+            scores[member] = score
+            return [["ZADD", key, "GT", "\(score)", member]]
+        case 2, 3:
+            scores[member] = (scores[member] ?? 0) + score
+            return [["ZINCRBY", key, "\(score)", member]]
+        default:
+            guard scores[member] != score else { return [] }
+            scores[member] = score
+            return [["ZADD", key, "\(score)", member]]
+        }
+    }
+
+    private func set(_ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64) -> [[String]] {
+        let key = "s:\(random.pick(0..<2))"
+        let other = "s:\(random.pick(2..<4))"
+        guard case .set(var members) = keys.values[key] ?? .set([]),
+            case .set(var others) = keys.values[other] ?? .set([])
+        else { return [] }
+        defer {
+            keys.values[key] = members.isEmpty ? nil : .set(members)
+            keys.values[other] = others.isEmpty ? nil : .set(others)
+        }
+        let member = "m\(random.pick(0..<4))"
+        if random.oneIn(3) {
+            guard members.remove(member) != nil else { return [] }
+            if random.oneIn(2) { return [["SREM", key, member]] }
+            others.insert(member)
+            return [["SMOVE", key, other, member]]
+        }
+        guard members.insert(member).inserted else { return [] }
+        return [["SADD", key, member]]
+    }
+
+    private mutating func stream(
+        _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+    ) -> [[String]] {
+        let key = "x:\(random.pick(0..<2))"
+        guard case .stream(var log) = keys.values[key] ?? .stream([:]) else { return [] }
+        entries += 1
+        let id = "\(entries)-0"
+        log[id] = "e\(entries)"
+        keys.values[key] = .stream(log)
+        return [["XADD", key, id, "f", "e\(entries)"]]
+    }
+
+    private func anyKey(
+        _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+    ) -> [[String]] {
+        let key = keys.values.keys.sorted().randomElement(using: &random) ?? "c:0"
+        guard let value = keys.values[key] else { return [] }
+        switch random.pick(0..<9) {
+        case 0, 1, 2:
+            keys.values[key] = nil
+            keys.deadlines[key] = nil
+            return [[random.oneIn(2) ? "DEL" : "unlink", key]]
+        case 3:
+            keys.deadlines[key] = 3_000_000_000_000
+            return [["PEXPIREAT", key, "3000000000000"]]
+        case 4:
+            guard keys.deadlines.removeValue(forKey: key) != nil else { return [] }
+            return [["PERSIST", key]]
+        case 5:
+            let target = String(key.prefix(2)) + "\(random.pick(0..<4))"
+            guard target != key else { return [] }
+            keys.values[key] = nil
+            keys.values[target] = value
+            keys.deadlines[target] = keys.deadlines.removeValue(forKey: key)
+            return [["RENAME", key, target]]
+        case 6:
+            // A string over a value of another type, which its table can't take.
+            keys.values[key] = .string("7")
+            keys.deadlines[key] = nil
+            return [["SET", key, "7"]]
+        case 7:
+            guard case .sortedSet(let scores) = value else { return [] }
+            keys.values["z:9"] = .sortedSet(scores)
+            keys.deadlines["z:9"] = nil
+            return [["ZRANGESTORE", "z:9", key, "0", "-1"]]
+        default:
+            guard random.oneIn(12) else { return [] }
+            keys = ModelRedis.Keyspace()
+            return [["FLUSHDB"]]
+        }
+    }
+}

@@ -1,0 +1,286 @@
+import SluiceCore
+
+/// A world in which a pipeline machine meets everything that can go wrong, as a seed says.
+///
+/// One thread, no real time. Each step is one of: a client writes, some of the stream arrives, the
+/// machine is asked, something under way ends well or badly, time passes, a party dies. After every
+/// commit the database is compared with what Redis held at the position that was committed.
+public struct SimulatedWorld: ~Copyable {
+    private enum UnderWay {
+        case commit(Batch)
+        case read([ReadItem])
+        case scan(match: Bytes)
+        case sweep(table: Int, after: RowIdentity?, limit: Int)
+    }
+
+    /// What went wrong, as sentences; empty when all promises were kept.
+    public private(set) var failures: [String] = []
+    /// How often what happened, for a test to see that it did.
+    public private(set) var events: [String: Int] = [:]
+    private let seed: UInt64
+    private let mappings = ModelTraffic.mappings
+    private let faultRarity: Int
+    private var random: SplitMix64
+    private var redis = ModelRedis()
+    private var traffic = ModelTraffic()
+    private var database: ModelDatabase
+    private var machine: PipelineMachine
+    private var underWay: [UnderWay] = []
+    private var zombies: [Batch] = []
+    private var isLinkUp = false
+    private var now = Duration.zero
+    private var snapshots: [Position: ModelRedis.Keyspace] = [:]
+
+    /// Creates a world.
+    public init(seed: UInt64) {
+        self.seed = seed
+        random = SplitMix64(seed: seed)
+        // Some worlds are calm enough for a baseline to end, others hardly let it begin.
+        faultRarity = [1, 4, 16, 40][random.pick(0..<4)]
+        database = ModelDatabase(mappings: mappings)
+        machine = PipelineMachine(
+            mappings: mappings, database: 0, policy: Self.policy, stored: database.open(),
+            seed: seed,
+        )
+        machine.learn(ModelTraffic.descriptions)
+        for _ in 0..<random.pick(0..<20) { traffic.run(on: &redis, random: &random) }
+    }
+
+    private static var policy: PipelinePolicy {
+        var policy = PipelinePolicy(interval: .milliseconds(20), rowsMax: 12, memoryMax: 1 << 20)
+        policy.readsMax = 3
+        policy.closingMax = .milliseconds(40)
+        policy.sweepMax = 2
+        return policy
+    }
+
+    /// Lives for some steps, then lets everything settle and compares once more.
+    public mutating func live(steps: Int, faults: Bool) {
+        for _ in 0..<steps where failures.isEmpty { step(faults: faults) }
+        settle()
+    }
+
+    private mutating func note(_ event: String) {
+        events[event, default: 0] += 1
+    }
+
+    private mutating func step(faults: Bool) {
+        now += .milliseconds(random.pick(0..<3))
+        switch random.pick(0..<100) {
+        case 0..<25: traffic.run(on: &redis, random: &random)
+        case 25..<50: deliver(random.pick(1..<8))
+        case 50..<75: ask()
+        case 75..<92: end(isGood: !faults || !random.oneIn(3 + faultRarity))
+        case 92..<96: now += .milliseconds(random.pick(1..<40))
+        default: if faults, random.oneIn(faultRarity) { fail() }
+        }
+    }
+
+    // MARK: The machine
+
+    private mutating func deliver(_ count: Int) {
+        if !isLinkUp { return connect() }
+        var delivered = 0
+        while delivered < count, !machine.isHolding {
+            guard let command = redis.commands(after: machine.streamOffset).first else { break }
+            receive(command)
+            delivered += 1
+        }
+        machine.chunkReceived(now: now)
+    }
+
+    private mutating func receive(_ command: ModelRedis.Propagated) {
+        var bytes: Bytes = []
+        var arguments: [Range<Int>] = []
+        for argument in command.arguments {
+            let start = bytes.count
+            bytes += Array(argument.utf8)
+            arguments.append(start..<bytes.count)
+        }
+        machine.receive(
+            bytes.span, arguments: arguments, isOversized: false,
+            length: Int(command.end - command.start),
+        )
+    }
+
+    private mutating func connect() {
+        isLinkUp = true
+        guard let position = machine.processed, redis.snapshots[position.offset] != nil,
+            !random.oneIn(6), isPart(position)
+        else {
+            note("resynchronisation")
+            return machine.linkResynchronised(
+                Position(history: redis.history, offset: redis.offset, database: 0)
+            )
+        }
+        note("continuation")
+        machine.linkContinued(history: redis.history)
+    }
+
+    // A history is continued only by itself, or by one that began as a part of it.
+    private func isPart(_ position: Position) -> Bool {
+        parents[redis.history]?.contains(position.history) ?? false
+            || position.history == redis.history
+    }
+    private var parents: [ReplicationID: Set<ReplicationID>] = [:]
+
+    private mutating func ask() {
+        switch machine.next(now: now) {
+        case .commit(let batch): underWay.append(.commit(batch))
+        case .read(let items): underWay.append(.read(items))
+        case .scan(_, let match, _): underWay.append(.scan(match: match))
+        case .sweep(let table, let after, let limit):
+            underWay.append(.sweep(table: table, after: after, limit: limit))
+        case .wait, .finish: break
+        }
+    }
+
+    private mutating func end(isGood: Bool) {
+        guard !underWay.isEmpty else { return }
+        let task = underWay.remove(at: random.pick(0..<underWay.count))
+        switch task {
+        case .commit(let batch): commit(batch, isGood: isGood)
+        case .read(let items):
+            guard isGood, isLinkUp else {
+                return machine.readFailed(now: now, pause: .milliseconds(5))
+            }
+            note("read")
+            let results = items.map { redis.read($0, database: 0) }
+            machine.readFinished(results, offset: redis.offset, history: redis.history, now: now)
+        case .scan(let match):
+            guard isGood else { return machine.scanFailed(now: now, pause: .milliseconds(5)) }
+            let prefix = match.dropLast()
+            let keys = redis.databases[0].values.keys.sorted().map { Array($0.utf8) }
+            machine.scanFinished(
+                keys.filter { $0.starts(with: prefix) }, cursor: [0x30], now: now)
+        case .sweep(let table, let after, let limit):
+            guard isGood else { return machine.sweepFailed(now: now, pause: .milliseconds(5)) }
+            sweep(table, after, limit)
+        }
+    }
+
+    private mutating func sweep(_ table: Int, _ after: RowIdentity?, _ limit: Int) {
+        func precedes(_ left: RowIdentity, _ right: RowIdentity) -> Bool {
+            left.key == right.key
+                ? left.member.lexicographicallyPrecedes(right.member)
+                : left.key.lexicographicallyPrecedes(right.key)
+        }
+        let rows = database.tables[table].keys.sorted(by: precedes)
+            .filter { row in after.map { precedes($0, row) } ?? true }.prefix(limit)
+        let missing = rows.filter { row in
+            let mapping = mappings[table]
+            let target: ReadItem.Target = mapping.isOneRowPerKey ? .key : .member(row.member)
+            let item = ReadItem(type: mapping.type, key: row.key, target: target)
+            let value = redis.read(item, database: 0).value
+            return value == .missing || value == .wrongType
+        }
+        machine.sweepFinished(missing: missing.count, last: rows.count == limit ? rows.last : nil)
+    }
+
+    private mutating func commit(_ batch: Batch, isGood: Bool) {
+        let isApplied = isGood || random.oneIn(2)
+        if isApplied {
+            do throws(SinkError) { try database.apply(batch) } catch { return crash() }
+            check()
+        }
+        if isGood {
+            machine.committed(BatchOutcome(), now: now)
+        } else {
+            note("unknown commit")
+            underWay.append(.commit(batch))
+        }
+    }
+
+    // MARK: Faults
+
+    private mutating func fail() {
+        switch random.pick(0..<6) {
+        case 0, 1: crash()
+        case 2, 3: cutLink()
+        case 4:
+            note("failover")
+            cutLink()
+            let boundaries = redis.snapshots.keys.sorted().suffix(6)
+            let old = redis.history
+            redis.failOver(to: boundaries.randomElement(using: &random) ?? redis.offset)
+            parents[redis.history] = (parents[old] ?? []).union([old])
+        default:
+            guard random.oneIn(3) else { return }
+            note("restart of Redis")
+            cutLink()
+            let boundaries = redis.snapshots.keys.sorted().suffix(4)
+            redis.restart(from: boundaries.randomElement(using: &random) ?? redis.offset)
+        }
+    }
+
+    private mutating func cutLink() {
+        isLinkUp = false
+        machine.linkLost()
+    }
+
+    /// Sluice is killed. What it had sent to the database may still arrive there.
+    private mutating func crash() {
+        note("crash")
+        for task in underWay { if case .commit(let batch) = task { zombies.append(batch) } }
+        underWay = []
+        if random.oneIn(2) { landZombies() }
+        machine = PipelineMachine(
+            mappings: mappings, database: 0, policy: Self.policy, stored: database.open(),
+            seed: seed &+ random.next(),
+        )
+        machine.learn(ModelTraffic.descriptions)
+        isLinkUp = false
+        landZombies()
+    }
+
+    private mutating func landZombies() {
+        for batch in zombies {
+            let before = database.checkpoint
+            try? database.apply(batch)
+            if database.checkpoint != before {
+                note("late commit")
+                if database.checkpoint.epoch != before.epoch { failures.append("a fenced commit") }
+                check()
+            }
+        }
+        zombies = []
+    }
+
+    // MARK: Promises
+
+    /// After a commit: the rows of the keys that exist equal Redis at the committed position.
+    private mutating func check() {
+        let checkpoint = database.checkpoint
+        guard checkpoint.isBaselineDone, let position = checkpoint.position else { return }
+        guard isPart(position), let keys = redis.snapshots[position.offset] else { return }
+        note("comparison")
+        compare(keys[0], "at \(position)")
+    }
+
+    private mutating func compare(_ keys: ModelRedis.Keyspace, _ place: String) {
+        let comparison = ModelComparison(mappings: mappings)
+        let found = comparison.differences(
+            database, keys, loose: database.loose, strays: database.checkpoint.strays,
+        )
+        failures += found.map { "seed \(seed), \(place): \($0)" }
+    }
+
+    private mutating func settle() {
+        for _ in 0..<20_000 where failures.isEmpty {
+            deliver(8)
+            ask()
+            end(isGood: true)
+            now += .milliseconds(2)
+            if machine.isSettled, !machine.isBaselineRunning, isLinkUp, !machine.isHolding,
+                machine.streamOffset == redis.offset, database.loose.isEmpty, underWay.isEmpty
+            {
+                compare(redis.databases[0], "in the end")
+                if machine.acknowledgement() != redis.offset {
+                    failures.append("seed \(seed): the end is not acknowledged")
+                }
+                return
+            }
+        }
+        if failures.isEmpty { failures.append("seed \(seed): never settled") }
+    }
+}

@@ -1,0 +1,36 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+/// Runs the pipeline machine in worlds that differ only in their seed.
+///
+/// `SLUICE_SEED=17 swift test --filter PipelineSimulation` replays one of them.
+@Suite("Pipeline simulation")
+struct PipelineSimulationTests {
+    static let seeds: [UInt64] = {
+        let chosen = ProcessInfo.processInfo.environment["SLUICE_SEED"].flatMap(UInt64.init)
+        return chosen.map { [$0] } ?? Array(0..<2_000)
+    }()
+
+    @Test("whatever fails, each commit equals Redis at its position", arguments: seeds)
+    func promises(seed: UInt64) {
+        var world = SimulatedWorld(seed: seed)
+        world.live(steps: 1_500, faults: true)
+        #expect(world.failures.isEmpty, "SLUICE_SEED=\(seed) replays this")
+    }
+
+    @Test("the histories meet every fault, and comparisons happen")
+    func coverage() {
+        var events: [String: Int] = [:]
+        for seed in 0..<20 as Range<UInt64> {
+            var world = SimulatedWorld(seed: seed)
+            world.live(steps: 1_500, faults: true)
+            events.merge(world.events) { $0 + $1 }
+        }
+        let expected = [
+            "comparison", "continuation", "crash", "failover", "late commit", "read",
+            "restart of Redis", "resynchronisation", "unknown commit",
+        ]
+        for event in expected { #expect(events[event, default: 0] > 0, "no \(event)") }
+    }
+}
