@@ -19,6 +19,38 @@ package enum Timestamp {
         return scanner.read(text)
     }
 
+    /// Writes a time as SQLite's own functions do: `2026-01-31 23:59:58.250`, in UTC.
+    package static func text(microseconds: Int64) -> String {
+        let day: Int64 = 86_400_000_000
+        let rest = ((microseconds % day) + day) % day
+        let (year, month, date) = civil(days: (microseconds - rest) / day)
+        let milliseconds = rest / 1_000
+        func digits(_ number: Int64, _ count: Int) -> String {
+            let text = "\(number)"
+            return String(repeating: "0", count: max(0, count - text.count)) + text
+        }
+        let clock = [
+            digits(milliseconds / 3_600_000, 2), digits(milliseconds / 60_000 % 60, 2),
+            digits(milliseconds / 1_000 % 60, 2),
+        ].joined(separator: ":")
+        return "\(digits(year, 4))-\(digits(month, 2))-\(digits(date, 2)) \(clock)."
+            + digits(milliseconds % 1_000, 3)
+    }
+
+    // The inverse of `days(year:month:day:)`, from the same source.
+    private static func civil(days: Int64) -> (year: Int64, month: Int64, day: Int64) {
+        let shifted = days + 719_468
+        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
+        let dayOfEra = shifted - era * 146_097
+        let yearOfEra =
+            (dayOfEra - dayOfEra / 1_460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let shiftedMonth = (5 * dayOfYear + 2) / 153
+        let month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
+        let year = yearOfEra + era * 400 + (month <= 2 ? 1 : 0)
+        return (year, month, dayOfYear - (153 * shiftedMonth + 2) / 5 + 1)
+    }
+
     private static func fromNumber(_ number: Int64) -> Int64? {
         let isSeconds = Double(number).magnitude < secondsMax
         let (value, overflow) = number.multipliedReportingOverflow(

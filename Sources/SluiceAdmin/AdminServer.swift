@@ -1,0 +1,119 @@
+internal import Foundation
+public import Logging
+internal import NIOCore
+internal import NIOHTTP1
+public import NIOPosix
+public import ServiceLifecycle
+public import SluiceEngine
+
+/// Answers for a running pipeline over HTTP: `GET /health`, `/status`, `/metrics`, `POST /flush`.
+///
+/// It listens on loopback only and has no password, so whoever may log in to the machine may ask.
+public struct AdminServer: Service {
+    private let host: String
+    private let port: Int
+    private let pipeline: Pipeline
+    private let group: MultiThreadedEventLoopGroup
+    private let logger: Logger
+
+    /// Creates a server, which does nothing until ``run()``.
+    public init(
+        host: String, port: Int, pipeline: Pipeline, group: MultiThreadedEventLoopGroup,
+        logger: Logger,
+    ) {
+        self.host = host
+        self.port = port
+        self.pipeline = pipeline
+        self.group = group
+        self.logger = logger
+    }
+
+    /// Serves until it is shut down.
+    public func run() async throws {
+        let server = try await ServerBootstrap(group: group)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .bind(host: host, port: port) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.configureHTTPServerPipeline()
+                    return try NIOAsyncChannel(
+                        wrappingChannelSynchronously: channel,
+                        configuration: .init(
+                            inboundType: HTTPServerRequestPart.self,
+                            outboundType: HTTPServerResponsePart.self,
+                        ),
+                    )
+                }
+            }
+        let address = server.channel.localAddress.map { "\($0)" } ?? "?"
+        logger.info("Admin listens", metadata: ["address": "\(address)"])
+        await withGracefulShutdownHandler {
+            try? await withThrowingDiscardingTaskGroup { tasks in
+                try await server.executeThenClose { connections in
+                    for try await connection in connections {
+                        tasks.addTask { await serve(connection) }
+                    }
+                }
+            }
+        } onGracefulShutdown: {
+            server.channel.close(promise: nil)
+        }
+    }
+
+    private func serve(
+        _ connection: NIOAsyncChannel<HTTPServerRequestPart, HTTPServerResponsePart>,
+    ) async {
+        try? await connection.executeThenClose { inbound, outbound in
+            for try await part in inbound {
+                guard case .head(let head) = part else { continue }
+                let answer = await answer(head.method, head.uri)
+                var headers = HTTPHeaders()
+                headers.add(name: "content-type", value: answer.type)
+                headers.add(name: "content-length", value: "\(answer.body.utf8.count)")
+                headers.add(name: "connection", value: "close")
+                let response = HTTPResponseHead(
+                    version: .http1_1, status: answer.status, headers: headers)
+                try await outbound.write(.head(response))
+                try await outbound.write(.body(.byteBuffer(ByteBuffer(string: answer.body))))
+                try await outbound.write(.end(nil))
+                return
+            }
+        }
+    }
+
+    private struct Answer {
+        let status: HTTPResponseStatus
+        let type: String
+        let body: String
+    }
+
+    private func answer(_ method: HTTPMethod, _ path: String) async -> Answer {
+        switch (method, path) {
+        case (.GET, "/health"):
+            let state = await pipeline.status().state
+            let isWell = state == .streaming || state == .baseline
+            return Answer(
+                status: isWell ? .ok : .serviceUnavailable, type: "text/plain",
+                body: state.rawValue + "\n")
+        case (.GET, "/status"):
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+            let body = (try? encoder.encode(await pipeline.status())).map {
+                String(decoding: $0, as: UTF8.self)
+            }
+            return Answer(status: .ok, type: "application/json", body: (body ?? "{}") + "\n")
+        case (.GET, "/metrics"):
+            return Answer(
+                status: .ok, type: "text/plain; version=0.0.4",
+                body: Metrics.text(await pipeline.status()))
+        case (.POST, "/flush"):
+            let isDone = await pipeline.flush()
+            return Answer(
+                status: isDone ? .ok : .serviceUnavailable, type: "text/plain",
+                body: isDone ? "committed\n" : "not committed\n")
+        default:
+            return Answer(
+                status: .notFound, type: "text/plain",
+                body: "GET /health, /status, /metrics; POST /flush\n")
+        }
+    }
+}

@@ -1,0 +1,69 @@
+public import SluiceCore
+
+/// Everything that `sluice.yaml` says.
+public struct Configuration: Hashable, Sendable {
+    /// The `redis` section.
+    public struct Redis: Hashable, Sendable {
+        /// The server: `redis://`, `rediss://` for TLS, or `unix://PATH`.
+        public var url = "redis://127.0.0.1:6379/0"
+        /// A file of certificate authorities to trust instead of the system's.
+        public var caFile: String?
+    }
+
+    /// The kinds of databases.
+    public enum Database: Hashable, Sendable {
+        /// A SQLite file.
+        case sqlite(path: String)
+        /// PostgreSQL, with the address as libpq takes it.
+        case postgres(url: String)
+    }
+
+    /// The name under which the position is stored in the database.
+    public var name = "default"
+    /// Where changes come from.
+    public var redis = Redis()
+    /// Where rows go.
+    public var database = Database.sqlite(path: "sluice.db")
+    /// Whether tables that are missing are made.
+    public var createsTables = true
+    /// Limits.
+    public var policy = PipelinePolicy()
+    /// The host of the admin listener.
+    public var adminHost = "127.0.0.1"
+    /// The port of the admin listener; 0 takes any that is free.
+    public var adminPort = 9187
+    /// The tables, in the file's order.
+    public var tables: [TableMapping] = []
+}
+
+/// One mistake in a configuration.
+public struct ConfigurationMistake: Hashable, Sendable, CustomStringConvertible {
+    /// The line, or nil where the whole file is meant.
+    public let line: Int?
+    /// The setting, such as `tables.page_views.keys`.
+    public let path: String
+    /// What is wrong, and what was expected.
+    public let message: String
+    /// What to do about it.
+    public let hint: String?
+
+    /// The mistake as one line, after the file's name.
+    public var description: String {
+        let place = [line.map { "line \($0)" }, path.isEmpty ? nil : path].compactMap { $0 }
+        let sentence = (place + [message]).joined(separator: ": ")
+        return hint.map { "\(sentence)\n    hint: \($0)" } ?? sentence
+    }
+}
+
+/// All mistakes of a configuration.
+public struct ConfigurationError: Error, CustomStringConvertible {
+    /// Where it was read from.
+    public let file: String
+    /// The mistakes, in the order of their lines.
+    public let mistakes: [ConfigurationMistake]
+
+    public var description: String {
+        let count = mistakes.count == 1 ? "1 mistake" : "\(mistakes.count) mistakes"
+        return "\(file): \(count)\n" + mistakes.map { "  \($0)" }.joined(separator: "\n")
+    }
+}

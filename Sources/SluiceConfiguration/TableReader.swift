@@ -1,0 +1,228 @@
+internal import SluiceCore
+
+/// Reads the mapping of one table.
+struct TableReader {
+    let name: String
+    let section: SectionReader
+
+    private static let later = ["on_expire", "on_evict", "on_flush"]
+
+    func read() -> TableMapping? {
+        let types = RedisType.allCases.filter { section.has($0.rawValue) }
+        for type in RedisType.allCases { _ = section.node(type.rawValue) }
+        let pattern = pattern()
+        for setting in Self.later where section.has(setting) {
+            _ = section.node(setting)
+            section.mistake(
+                setting, "is not there yet: every removal of a key follows on_delete, "
+                    + "and FLUSHALL keeps the rows")
+        }
+        guard types.count == 1, let type = types.first else {
+            let all = RedisType.allCases.map(\.rawValue).joined(separator: ", ")
+            section.mistake(
+                "", types.isEmpty ? "expected one of \(all)" : "expected only one of \(all)",
+                hint: "for example `string: { views: integer }`")
+            return nil
+        }
+        let expires = section.text("expires_at")
+        let rest = section.text("rest")
+        let settled = section.text("settled_at")
+        let policy = policy(type)
+        guard let shape = shape(type), let pattern else { return nil }
+        if expires != nil, shape.member != nil {
+            section.mistake(
+                "expires_at", "belongs to tables with one row a key: string, hash, list")
+        }
+        if rest != nil, type != .hash { section.mistake("rest", "belongs to hash tables") }
+        let mapping = TableMapping(
+            name: name, keys: pattern, type: type, fields: shape.fields, columns: shape.columns,
+            member: shape.member, rest: type == .hash ? rest : nil,
+            deadline: shape.member == nil ? expires : nil, settledAt: settled, onDelete: policy,
+        )
+        checkNames(mapping)
+        return mapping
+    }
+
+    private struct Shape {
+        var fields: [Bytes] = []
+        var columns: [Column] = []
+        var member: Column?
+    }
+
+    private func shape(_ type: RedisType) -> Shape? {
+        let name = type.rawValue
+        guard let pairs = section.pairs(name) else { return nil }
+        switch type {
+        case .string, .list:
+            guard pairs.count == 1 else {
+                section.mistake(name, "expected one column, such as `{ value: text }`")
+                return nil
+            }
+            guard let column = column(pairs[0], in: name) else { return nil }
+            if type == .list, column.type != .json {
+                section.mistake(name, "a list is one JSON array: expected `{ \(column.name): json }`")
+            }
+            return Shape(columns: [column])
+        case .hash:
+            guard pairs.count <= TableMapping.columnsMax - 2 else {
+                section.mistake(name, "a table has at most \(TableMapping.columnsMax) columns")
+                return nil
+            }
+            let columns = pairs.compactMap { column($0, in: name) }
+            return Shape(fields: pairs.map { Array($0.name.utf8) }, columns: columns)
+        case .sortedSet: return members(pairs, name, value: ("score", .real))
+        case .set: return members(pairs, name, value: nil)
+        case .stream: return stream(pairs, name)
+        }
+    }
+
+    private typealias Pair = (name: String, value: String, line: Int?)
+
+    private func column(_ pair: Pair, in setting: String) -> Column? {
+        guard let type = ColumnType(rawValue: pair.value) else {
+            let all = ColumnType.allCases.map(\.rawValue).joined(separator: ", ")
+            section.mistake(
+                setting, "`\(pair.value)` is no type of a column", hint: "types: \(all)",
+                line: pair.line)
+            return nil
+        }
+        return Column(name: pair.name, type: type)
+    }
+
+    // `member: player`, or `member: player:integer`.
+    private func members(
+        _ pairs: [Pair], _ setting: String, value: (name: String, type: ColumnType)?,
+    ) -> Shape? {
+        var shape = Shape()
+        for pair in pairs {
+            if pair.name == "member" {
+                shape.member = keyColumn(pair.value, setting, line: pair.line)
+            } else if let value, pair.name == value.name {
+                shape.columns = [Column(name: pair.value, type: value.type)]
+            } else {
+                section.mistake(setting, "unknown: \(pair.name)", line: pair.line)
+            }
+        }
+        guard shape.member != nil, value == nil || !shape.columns.isEmpty else {
+            let score = value == nil ? "" : ", score: points"
+            section.mistake(setting, "expected `{ member: player\(score) }`")
+            return nil
+        }
+        return shape
+    }
+
+    private func stream(_ pairs: [Pair], _ setting: String) -> Shape? {
+        var shape = Shape()
+        for pair in pairs {
+            switch pair.name {
+            case "id": shape.member = Column(name: pair.value, type: .text)
+            case "fields": shape.columns = [Column(name: pair.value, type: .json)]
+            default: section.mistake(setting, "unknown: \(pair.name)", line: pair.line)
+            }
+        }
+        guard shape.member != nil, !shape.columns.isEmpty else {
+            section.mistake(setting, "expected `{ id: event_id, fields: payload }`")
+            return nil
+        }
+        return shape
+    }
+
+    /// A column of the primary key, `name` or `name:type`.
+    private func keyColumn(_ text: String, _ setting: String, line: Int? = nil) -> Column? {
+        let parts = text.split(separator: ":", maxSplits: 1).map(String.init)
+        guard let name = parts.first, !name.isEmpty else {
+            section.mistake(setting, "a placeholder needs a name, such as <page>", line: line)
+            return nil
+        }
+        guard parts.count == 2 else { return Column(name: name, type: .text) }
+        guard let type = ColumnType(rawValue: parts[1]), [.text, .integer, .bytes].contains(type)
+        else {
+            section.mistake(
+                setting, "a column of the key is text, integer or bytes, not `\(parts[1])`",
+                line: line)
+            return nil
+        }
+        return Column(name: name, type: type)
+    }
+
+    // MARK: Keys and policies
+
+    private func pattern() -> KeyPattern? {
+        guard let text = section.text("keys") else {
+            if !section.has("keys") {
+                section.mistake("keys", "is missing", hint: "for example keys: \"views:<page>\"")
+            }
+            return nil
+        }
+        var segments: [KeyPattern.Segment] = []
+        var rest = text[...]
+        while let open = rest.firstIndex(of: "<") {
+            if open > rest.startIndex {
+                segments.append(.literal(Array(rest[..<open].utf8)))
+            } else if case .placeholder? = segments.last {
+                section.mistake("keys", "two placeholders touch, so nobody knows where one ends")
+                return nil
+            }
+            guard let close = rest[open...].firstIndex(of: ">") else {
+                section.mistake("keys", "`<` without `>`")
+                return nil
+            }
+            let inner = String(rest[rest.index(after: open)..<close])
+            guard let column = keyColumn(inner, "keys") else { return nil }
+            segments.append(.placeholder(column))
+            rest = rest[rest.index(after: close)...]
+        }
+        if !rest.isEmpty { segments.append(.literal(Array(rest.utf8))) }
+        let pattern = KeyPattern(segments: segments)
+        guard !pattern.columns.isEmpty else {
+            section.mistake(
+                "keys", "expected at least one placeholder", hint: "for example \"views:<page>\"")
+            return nil
+        }
+        return pattern
+    }
+
+    private func policy(_ type: RedisType) -> RemovalPolicy {
+        guard section.has("on_delete") else { return type == .stream ? .keep : .delete }
+        if section.isMapping("on_delete") {
+            let marked = mark()
+            return type == .stream ? keepOnly() : marked
+        }
+        switch section.text("on_delete") {
+        case "delete" where type != .stream: return .delete
+        case "keep": return .keep
+        case "delete": return keepOnly()
+        default:
+            section.mistake("on_delete", "expected delete, keep, or `{ mark: column }`")
+            return .keep
+        }
+    }
+
+    private func keepOnly() -> RemovalPolicy {
+        section.mistake("on_delete", "a stream's table is append-only: expected keep")
+        return .keep
+    }
+
+    private func mark() -> RemovalPolicy {
+        let pairs = section.pairs("on_delete") ?? []
+        guard pairs.count == 1, pairs[0].name == "mark", !pairs[0].value.isEmpty else {
+            section.mistake("on_delete", "expected delete, keep, or `{ mark: column }`")
+            return .keep
+        }
+        return .mark(pairs[0].value)
+    }
+
+    private func checkNames(_ mapping: TableMapping) {
+        var names = (mapping.primaryKey + mapping.values).map(\.name)
+        if case .mark(let column) = mapping.onDelete { names.append(column) }
+        if let column = mapping.settledAt { names.append(column) }
+        let twice = Set(names.filter { name in names.count { $0 == name } > 1 })
+        if !twice.isEmpty {
+            section.mistake(
+                "", "the column \(twice.sorted().joined(separator: ", ")) is named twice")
+        }
+        if mapping.name.hasPrefix("sluice_") {
+            section.mistake("", "names that begin with sluice_ are Sluice's own")
+        }
+    }
+}

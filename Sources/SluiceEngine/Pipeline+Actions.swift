@@ -1,0 +1,155 @@
+internal import Logging
+internal import SluiceCore
+internal import SluiceRedis
+
+extension Pipeline {
+    /// Commits a batch, as often as it takes.
+    func commit(_ batch: Batch) async {
+        var backoff = Backoff()
+        while true {
+            do throws(SinkError) {
+                let outcome = try await sink.apply(batch)
+                return committed(batch, outcome, backoff)
+            } catch {
+                if error.response == .fenced { return failure = error }
+                if Task.isCancelled { return }
+                if backoff.failureCount == 0 {
+                    let level: Logger.Level = error.response == .halt ? .error : .warning
+                    logger.log(
+                        level: level, "The database does not take what is ready; trying on",
+                        metadata: ["why": "\(error)"])
+                }
+                state = error.response == .halt ? .halted : .retrying
+                reason = "\(error)"
+                // A halt needs a person, whose repair is noticed by trying again.
+                let pause = error.response == .halt ? Backoff.pauseMax : backoff.next(using: &random)
+                if error.response == .halt { _ = backoff.next(using: &random) }
+                try? await self.pause(pause)
+            }
+        }
+    }
+
+    private func committed(_ batch: Batch, _ outcome: BatchOutcome, _ backoff: Backoff) {
+        machine?.committed(outcome, now: now)
+        if backoff.failureCount > 0 {
+            logger.info("The database takes rows again", metadata: ["tries": "\(backoff.failureCount)"])
+            state = .streaming
+            reason = nil
+        }
+        for letter in batch.deadLetters + outcome.refused { note(letter) }
+        sendAcknowledgement(isWanted: false)
+        // The commit may have made room.
+        processHeld()
+        doorbell.ring()
+    }
+
+    /// Counts a row that was set aside, and says so once for each table and reason.
+    private func note(_ letter: DeadLetter) {
+        let reason = "\(letter.table): \(letter.code)"
+        if setAside[reason] == nil {
+            logger.warning(
+                "A row was set aside; further ones with this reason are counted in the status",
+                metadata: [
+                    "table": "\(letter.table)", "code": "\(letter.code)",
+                    "why": "\(letter.message)",
+                ])
+        }
+        setAside[reason, default: 0] += 1
+    }
+
+    /// Reads rows at an exact offset.
+    func read(_ items: [ReadItem]) async {
+        do throws(RedisError) {
+            guard let reader, reader.isActive else {
+                throw RedisError(.retry, "the reader is not connected")
+            }
+            let answer = try await reader.read(items)
+            machine?.readFinished(
+                answer.results, offset: answer.offset, history: answer.history, now: now)
+        } catch {
+            logger.debug("A read failed", metadata: ["why": "\(error)"])
+            machine?.readFailed(now: now, pause: Backoff.pauseMin)
+            if error.response == .halt { reason = "\(error)" }
+        }
+        processHeld()
+        doorbell.ring()
+    }
+
+    /// Looks for keys.
+    func scan(_ cursor: Bytes, _ match: Bytes, _ count: Int) async {
+        do throws(RedisError) {
+            guard let reader, reader.isActive else {
+                throw RedisError(.retry, "the reader is not connected")
+            }
+            let found = try await reader.scan(cursor: cursor, match: match, count: count)
+            machine?.scanFinished(found.keys, cursor: found.cursor, now: now)
+        } catch {
+            machine?.scanFailed(now: now, pause: Backoff.pauseMin)
+        }
+        doorbell.ring()
+    }
+
+    /// Looks up a page of the database's rows in Redis.
+    func sweep(_ table: Int, _ after: RowIdentity?, _ limit: Int) async {
+        do {
+            guard let reader, reader.isActive else {
+                throw RedisError(.retry, "the reader is not connected")
+            }
+            let rows = try await sink.page(table: table, after: after, limit: limit)
+            let missing = try await reader.countMissing(rows, of: mappings[table])
+            machine?.sweepFinished(missing: missing, last: rows.count < limit ? nil : rows.last)
+        } catch {
+            logger.debug("A look-up failed", metadata: ["why": "\(error)"])
+            machine?.sweepFailed(now: now, pause: Backoff.pauseMin)
+        }
+        doorbell.ring()
+    }
+
+    // MARK: Requests from outside
+
+    /// Waits until the database has everything that was written to Redis before the call.
+    ///
+    /// - Returns: False when Redis can't be asked, or the pipeline ended before.
+    public func flush() async -> Bool {
+        guard let reader, reader.isActive, let info = try? await reader.info(),
+            let offset = info.offset
+        else { return false }
+        machine?.requestCut()
+        return await withCheckedContinuation { continuation in
+            flushes.append((offset, continuation))
+            sendAcknowledgement(isWanted: false)
+            doorbell.ring()
+        }
+    }
+
+    /// What the pipeline is doing.
+    public func status() -> PipelineStatus {
+        guard machine != nil else {
+            return PipelineStatus(
+                state: state, reason: reason, server: info?.name, committedOffset: 0,
+                processedOffset: 0, history: nil, lagSeconds: 0, dirtyRows: 0, opaqueRows: 0,
+                bufferBytes: 0, bufferBytesMax: policy.memoryMax, isBaselineDone: false,
+                strayTables: [], setAside: setAside, counters: PipelineCounters(),
+            )
+        }
+        let committed = machine?.committed
+        let oldest = machine?.oldestWrite ?? nil
+        return PipelineStatus(
+            state: machine?.halt == nil ? state : .halted,
+            reason: machine?.halt.map { "\($0)" } ?? reason,
+            server: info?.name,
+            committedOffset: max(machine?.acknowledgement() ?? 0, committed?.position?.offset ?? 0),
+            processedOffset: machine?.processed?.offset ?? 0,
+            history: machine?.processed?.history.digits,
+            lagSeconds: oldest.map { (now - $0).seconds } ?? 0,
+            dirtyRows: machine?.dirtyCount ?? 0,
+            opaqueRows: machine?.opaqueCount ?? 0,
+            bufferBytes: machine?.memory ?? 0,
+            bufferBytesMax: policy.memoryMax,
+            isBaselineDone: committed?.isBaselineDone ?? false,
+            strayTables: (machine?.strayTables ?? []).sorted(),
+            setAside: setAside,
+            counters: machine?.counters ?? PipelineCounters(),
+        )
+    }
+}

@@ -1,0 +1,201 @@
+internal import Logging
+internal import NIOCore
+internal import RESPWire
+internal import SluiceCore
+internal import SluiceRedis
+
+extension Pipeline {
+    /// Keeps a link to the server, as often as it breaks.
+    func keepLink() async throws {
+        var backoff = Backoff()
+        var isFirst = true
+        while !Task.isCancelled {
+            do throws(RedisError) {
+                try await connect()
+                if backoff.failureCount > 0 || isFirst {
+                    logger.info("Following", metadata: ["server": "\(info?.name ?? "Redis")"])
+                }
+                isFirst = false
+                reason = nil
+                await link?.closed()
+                lose()
+                if let linkError { throw linkError }
+            } catch {
+                lose()
+                // At the start a person is there to act; later, a change on the server may pass.
+                if error.response == .halt, isFirst { return failure = error }
+                if hasStreamed { backoff.reset() }
+                hasStreamed = false
+                if backoff.failureCount == 0, !isDraining {
+                    logger.warning("Waiting for Redis", metadata: ["why": "\(error)"])
+                }
+                reason = "\(error)"
+                state = .connecting
+                try await pause(backoff.next(using: &random))
+            }
+        }
+    }
+
+    private func connect() async throws(RedisError) {
+        linkError = nil
+        if state != .halted { state = .connecting }
+        let reader = try await KeyReader.connect(to: endpoint, on: loop)
+        self.reader = reader
+        let info = try await reader.info()
+        if let refusal = info.refusal { throw refusal }
+        self.info = info
+        machine?.learn(try await reader.commands())
+        let relay = LinkRelay(pipeline: self)
+        link = try await ReplicationLink.connect(
+            to: endpoint, on: loop, position: machine?.processed, delegate: relay,
+        )
+    }
+
+    private func lose() {
+        machine?.linkLost()
+        reader?.close()
+        link?.close()
+        pending.clear()
+        decoder.reset()
+        skipRemaining = 0
+        doorbell.ring()
+    }
+
+    // MARK: What the link reports
+
+    func continued(_ history: ReplicationID?) {
+        machine?.linkContinued(history: history)
+        begin()
+    }
+
+    func resynchronised(_ history: ReplicationID, _ offset: Int64) {
+        let isFirst = machine?.processed == nil
+        machine?.linkResynchronised(Position(history: history, offset: offset, database: 0))
+        if !isFirst {
+            logger.warning("The stream has a gap: every mapped key will be read")
+        }
+        begin()
+    }
+
+    private func begin() {
+        acknowledged = -1
+        hasStreamed = true
+        state = .streaming
+        sendAcknowledgement(isWanted: true)
+        doorbell.ring()
+    }
+
+    func closed(_ error: RedisError) {
+        linkError = error
+    }
+
+    /// Takes bytes of the stream; true when more may be read.
+    func received(_ bytes: ByteBuffer) -> Bool {
+        var bytes = bytes
+        if skipRemaining > 0 {
+            let count = min(skipRemaining, bytes.readableBytes)
+            bytes.moveReaderIndex(forwardBy: count)
+            skipRemaining -= count
+        }
+        if pending.readableBytes == 0 {
+            pending = bytes
+        } else {
+            pending.writeBuffer(&bytes)
+        }
+        return process()
+    }
+
+    /// Goes on with what has arrived, after it was held.
+    func processHeld() {
+        guard let link, link.isActive else { return }
+        if process() { link.resume() }
+    }
+
+    /// Takes the commands that are complete; true when more bytes may be read.
+    private func process() -> Bool {
+        defer { doorbell.ring() }
+        while machine?.isHolding == false {
+            do throws(RESPError) {
+                guard try takeCommand() else { break }
+            } catch {
+                logger.error("The stream is malformed", metadata: ["why": "\(error)"])
+                link?.close()
+                return false
+            }
+        }
+        machine?.chunkReceived(now: now)
+        if pending.readableBytes == 0 { pending.clear() } else { pending.discardReadBytes() }
+        if machine?.isAcknowledgementWanted == true { sendAcknowledgement(isWanted: true) }
+        return machine?.isHolding == false
+    }
+
+    /// Takes as many whole commands as there are, up to some; false when more bytes are needed.
+    private func takeCommand() throws(RESPError) -> Bool {
+        var taken = 0
+        var skip: (offset: Int, count: Int)?
+        // A borrow of the buffer serves many commands; the hold is asked about in between.
+        let bytes = pending.readableBytesUInt8Span
+        var needsMore = false
+        while taken < bytes.count, machine?.isHolding == false {
+            let rest = bytes.extracting(taken...)
+            let step = try decoder.next(rest)
+            switch step {
+            case .command(let length):
+                if !decoder.arguments.isEmpty {
+                    machine?.receive(
+                        rest, arguments: decoder.arguments, isOversized: decoder.isOversized,
+                        length: length + decoder.skipped,
+                    )
+                }
+                taken += length
+            case .incomplete: needsMore = true
+            case .skip(let offset, let count): skip = (offset, count)
+            }
+            if needsMore || skip != nil { break }
+        }
+        pending.moveReaderIndex(forwardBy: taken)
+        if let skip { drop(skip.count, at: skip.offset) }
+        return !needsMore && pending.readableBytes > 0
+    }
+
+    /// Takes an argument that is too large out of the stream.
+    private func drop(_ count: Int, at offset: Int) {
+        let start = pending.readerIndex + offset
+        let present = min(count, pending.writerIndex - start)
+        var rest = ByteBuffer()
+        if var head = pending.getSlice(at: pending.readerIndex, length: offset) {
+            rest.writeBuffer(&head)
+        }
+        let end = start + present
+        if var tail = pending.getSlice(at: end, length: pending.writerIndex - end) {
+            rest.writeBuffer(&tail)
+        }
+        pending = rest
+        skipRemaining = count - present
+    }
+}
+
+/// Takes what a link reports to its pipeline, on the event loop that both run on.
+final class LinkRelay: ReplicationLinkDelegate {
+    private let pipeline: Pipeline
+
+    init(pipeline: Pipeline) {
+        self.pipeline = pipeline
+    }
+
+    func linkContinued(history: ReplicationID?) {
+        pipeline.assumeIsolated { $0.continued(history) }
+    }
+
+    func linkResynchronised(history: ReplicationID, offset: Int64) {
+        pipeline.assumeIsolated { $0.resynchronised(history, offset) }
+    }
+
+    func linkReceived(_ bytes: ByteBuffer) -> Bool {
+        pipeline.assumeIsolated { $0.received(bytes) }
+    }
+
+    func linkClosed(_ error: RedisError) {
+        pipeline.assumeIsolated { $0.closed(error) }
+    }
+}

@@ -1,0 +1,239 @@
+public import Logging
+internal import NIOCore
+public import NIOPosix
+internal import RESPWire
+public import ServiceLifecycle
+public import SluiceCore
+public import SluiceRedis
+
+/// Carries out what a ``PipelineMachine`` decides, for one source and one sink.
+///
+/// The actor runs on an event loop, where the replication link's bytes arrive: so the one thread that
+/// reads the stream parses it and owns the buffer, and nothing is locked or handed over per command.
+public actor Pipeline: Service {
+    /// The largest argument that is held; rows with a larger value are set aside.
+    public static let argumentBytesMax = 64 << 20
+
+    let endpoint: RedisEndpoint
+    let sink: any Sink
+    let mappings: [TableMapping]
+    let policy: PipelinePolicy
+    let logger: Logger
+    let loop: any EventLoop
+    let doorbell: Doorbell
+    private let start = ContinuousClock.now
+
+    var machine: PipelineMachine?
+    var link: ReplicationLink?
+    var reader: KeyReader?
+    var info: ServerInfo?
+    var state = PipelineStatus.State.opening
+    var reason: String?
+    var setAside: [String: Int] = [:]
+    var isDraining = false
+    var flushes: [(offset: Int64, continuation: CheckedContinuation<Bool, Never>)] = []
+    var pending = ByteBuffer()
+    var decoder = CommandDecoder(argumentBytesMax: argumentBytesMax)
+    var skipRemaining = 0
+    var random = SystemRandomNumberGenerator()
+    var linkError: RedisError?
+    var acknowledged: Int64 = -1
+    var hasStreamed = false
+
+    nonisolated public var unownedExecutor: UnownedSerialExecutor {
+        unsafe loop.executor.asUnownedSerialExecutor()
+    }
+
+    /// Creates a pipeline, which does nothing until ``run()``.
+    ///
+    /// - Parameters:
+    ///   - endpoint: The server.
+    ///   - sink: The database.
+    ///   - mappings: The tables, in the file's order.
+    ///   - policy: The limits.
+    ///   - group: Where the event loop is taken from.
+    ///   - logger: Where what happens is noted.
+    public init(
+        endpoint: RedisEndpoint, sink: any Sink, mappings: [TableMapping],
+        policy: PipelinePolicy, group: MultiThreadedEventLoopGroup,
+        logger: Logger,
+    ) {
+        self.endpoint = endpoint
+        self.sink = sink
+        self.mappings = mappings
+        self.policy = policy
+        self.logger = logger
+        loop = group.next()
+        doorbell = Doorbell(loop: loop)
+    }
+
+    /// Settles rows until it is shut down gracefully, or until a failure that only a person can mend.
+    public func run() async throws {
+        try await withGracefulShutdownHandler {
+            try await runUntilDrained()
+        } onGracefulShutdown: {
+            self.loop.execute { self.assumeIsolated { $0.drain() } }
+        }
+    }
+
+    private func runUntilDrained() async throws {
+        defer { failFlushes() }
+        while !isDraining {
+            guard let stored = try await openSink() else { break }
+            do {
+                try await follow(stored)
+                break
+            } catch let error as SinkError where error.response == .fenced {
+                logger.warning("Starting again from the database", metadata: ["why": "\(error)"])
+                machine = nil
+            }
+        }
+        link?.close()
+        reader?.close()
+        await sink.close()
+    }
+
+    /// Waits for some time, or until the task is cancelled.
+    func pause(_ duration: Duration) async throws {
+        let alarm = loop.scheduleTask(in: .nanoseconds(duration.nanoseconds)) {}
+        try await withTaskCancellationHandler {
+            try await alarm.futureResult.get()
+        } onCancel: {
+            alarm.cancel()
+        }
+        try Task.checkCancellation()
+    }
+
+    var now: Duration { start.duration(to: .now) }
+
+    private func drain() {
+        isDraining = true
+        machine?.drain()
+        doorbell.ring()
+    }
+
+    // MARK: Opening
+
+    /// Opens the sink, as often as it takes; nil when it was shut down meanwhile.
+    private func openSink() async throws -> StoredState? {
+        var backoff = Backoff()
+        while !isDraining {
+            state = .opening
+            do throws(SinkError) {
+                let stored = try await sink.open()
+                if backoff.failureCount > 0 { logger.info("The database is there") }
+                reason = nil
+                return stored
+            } catch {
+                guard error.response != .halt else { throw error }
+                if backoff.failureCount == 0 {
+                    logger.warning("Waiting for the database", metadata: ["why": "\(error)"])
+                }
+                reason = "\(error)"
+                await doorbell.wait(atMost: backoff.next(using: &random))
+            }
+        }
+        return nil
+    }
+
+    // MARK: Following
+
+    private func follow(_ stored: StoredState) async throws {
+        let machine = PipelineMachine(
+            mappings: mappings, database: endpoint.database, policy: policy, stored: stored,
+            seed: random.next(),
+        )
+        self.machine = consume machine
+        pending = ByteBuffer()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await self.keepLink() }
+            group.addTask { try await self.acknowledgeEachSecond() }
+            defer { group.cancelAll() }
+            try await act(in: &group)
+        }
+    }
+
+    private func act(in group: inout ThrowingTaskGroup<Void, any Error>) async throws {
+        while true {
+            if let error = failure { throw error }
+            guard let action = machine?.next(now: now) else { return }
+            switch action {
+            case .commit(let batch): group.addTask { await self.commit(batch) }
+            case .read(let items): group.addTask { await self.read(items) }
+            case .scan(let cursor, let match, let count):
+                group.addTask { await self.scan(cursor, match, count) }
+            case .sweep(let table, let after, let limit):
+                group.addTask { await self.sweep(table, after, limit) }
+            case .finish:
+                sendAcknowledgement(isWanted: true)
+                link?.close()
+                return
+            case .wait(let deadline):
+                showProgress()
+                await doorbell.wait(atMost: deadline.map { $0 - now })
+            }
+        }
+    }
+
+    /// A failure that ends following; noted by the tasks, thrown by the loop.
+    var failure: (any Error)? {
+        didSet { doorbell.ring() }
+    }
+
+    var progressShown: Duration = .zero
+
+    /// Says how a baseline goes on, every few seconds.
+    private func showProgress() {
+        guard let counters = machine?.counters, machine?.isBaselineRunning == true else {
+            if state == .baseline {
+                state = .streaming
+                logger.info(
+                    "Baseline done",
+                    metadata: [
+                        "read": "\(machine?.counters.baselineReads ?? 0)",
+                        "rows_without_key": "\(machine?.counters.missing ?? 0)",
+                    ])
+            }
+            return
+        }
+        if state == .streaming {
+            state = .baseline
+            progressShown = now
+            logger.info("Baseline: reading every mapped key")
+        }
+        guard now - progressShown >= .seconds(2) else { return }
+        progressShown = now
+        logger.info(
+            "Baseline",
+            metadata: ["read": "\(counters.baselineReads)", "rows": "\(counters.rows)"])
+    }
+
+    // MARK: Acknowledging
+
+    private func acknowledgeEachSecond() async throws {
+        while true {
+            sendAcknowledgement(isWanted: true)
+            doorbell.ring()
+            try await pause(.seconds(1))
+        }
+    }
+
+    /// Tells Redis what the database has, if that is more than before or asked for.
+    func sendAcknowledgement(isWanted: Bool) {
+        guard let offset = machine?.acknowledgement() else { return }
+        if offset > acknowledged || isWanted, let link, link.isActive {
+            link.acknowledge(offset, includesAOF: info?.hasFACK ?? false)
+            acknowledged = offset
+        }
+        machine?.isAcknowledgementWanted = false
+        let committed = offset
+        let done = flushes.filter { $0.offset <= committed }
+        flushes.removeAll { $0.offset <= committed }
+        for flush in done { flush.continuation.resume(returning: true) }
+    }
+
+    private func failFlushes() {
+        for flush in flushes { flush.continuation.resume(returning: false) }
+        flushes = []
+    }
+}

@@ -1,0 +1,30 @@
+internal import SluiceCore
+
+/// What to do about PostgreSQL's codes.
+///
+/// Source: https://www.postgresql.org/docs/current/errcodes-appendix.html.
+enum PostgresCodes {
+    /// Codes that speak of one row: data exceptions, integrity constraints, values too large.
+    private static let refusals = ["22", "23", "54"]
+    /// Codes that pass: connection, resources, rolled-back transactions, shutdown, I/O, a server
+    /// that is read-only while it fails over.
+    private static let passing = ["08", "25006", "40", "53", "55", "57", "58"]
+
+    static func isRefusal(_ error: SinkError) -> Bool {
+        refusals.contains { error.code.dropFirst("postgres.".count).hasPrefix($0) }
+    }
+
+    static func error(state: String, message: String) -> SinkError {
+        let response: SinkError.Response =
+            passing.contains { state.hasPrefix($0) } ? .retry : .halt
+        var hint: String?
+        if state == "42501" {
+            hint = "grant this role what docs/permissions.md lists"
+        } else if state.hasPrefix("42") {
+            hint = "do the tables fit the mapping? `sluice check` compares them"
+        }
+        return SinkError(
+            response, code: "postgres.\(state)", "PostgreSQL: \(message)", hint: hint
+        )
+    }
+}

@@ -1,0 +1,305 @@
+internal import SluiceCore
+internal import SluiceSQL
+
+/// One connection that writes for a source.
+final class PostgresSession {
+    private let connection: PostgresConnection
+    private let source: String
+    private let mappings: [TableMapping]
+
+    init(url: String, source: String, mappings: [TableMapping]) throws(SinkError) {
+        self.source = source
+        self.mappings = mappings
+        connection = try PostgresConnection(url: url)
+        try connection.run("SET application_name = 'sluice'")
+        try connection.run("SET synchronous_commit = on")
+        try connection.run("SET client_min_messages = warning")
+        try connection.run("SET statement_timeout = '55s'")
+        try connection.run("SET idle_in_transaction_session_timeout = '60s'")
+        try lock()
+    }
+
+    /// Takes the source's lock, which the server gives back when the connection ends.
+    private func lock() throws(SinkError) {
+        let result = try connection.run(
+            "SELECT pg_try_advisory_lock(hashtextextended($1, 7311))", [.text("sluice " + source)])
+        guard result.rows.first?.first == "t" else {
+            throw SinkError(
+                .retry, code: "sink.locked", "another instance writes for the source \(source)",
+                hint: "this one takes over when the other ends",
+            )
+        }
+    }
+
+    /// Runs one transaction.
+    private func transaction<Value>(
+        _ work: () throws(SinkError) -> Value,
+    ) throws(SinkError) -> Value {
+        try connection.run("BEGIN")
+        try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
+        let value = try work()
+        try connection.run("COMMIT")
+        return value
+    }
+
+    // MARK: Opening
+
+    func prepare(createsTables: Bool) throws(SinkError) -> StoredState {
+        try transaction { () throws(SinkError) in
+            if try needsOwnTables() {
+                for sql in OwnTables.create(.postgres) { try connection.run(sql) }
+            }
+            for mapping in mappings {
+                let statements = TableStatements(mapping, .postgres)
+                if createsTables, try columns(of: mapping.name).isEmpty {
+                    try connection.run(statements.create)
+                }
+                try check(mapping, statements)
+            }
+            return try takeOver()
+        }
+    }
+
+    // A role that may not create tables can still use those that are there.
+    private func needsOwnTables() throws(SinkError) -> Bool {
+        for name in ["sluice_position", "sluice_loose", "sluice_dead_letters"] {
+            if try columns(of: name).isEmpty { return true }
+        }
+        return false
+    }
+
+    private func columns(of table: String) throws(SinkError) -> Set<String> {
+        let result = try connection.run(
+            """
+            SELECT attname FROM pg_attribute
+            WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+            """, [.text(Dialect.quote(table))])
+        return Set(result.rows.compactMap { $0[0] })
+    }
+
+    private func check(
+        _ mapping: TableMapping, _ statements: TableStatements,
+    ) throws(SinkError) {
+        let present = try columns(of: mapping.name)
+        guard !present.isEmpty else {
+            throw SinkError(
+                .halt, code: "schema.table", "table \(mapping.name) does not exist",
+                hint: "`sluice schema --apply` makes it, and so does database.create_tables: true",
+            )
+        }
+        let missing = statements.columnNames.filter { !present.contains($0) }
+        guard missing.isEmpty else {
+            throw SinkError(
+                .halt, code: "schema.column",
+                "table \(mapping.name) lacks the column \(missing.joined(separator: ", "))",
+                hint: "add it, or change the mapping; `sluice schema` prints what is expected",
+            )
+        }
+        let key = mapping.primaryKey.map(\.name).sorted()
+        let result = try connection.run(
+            """
+            SELECT string_agg(a.attname, chr(10) ORDER BY a.attname COLLATE "C")
+            FROM pg_index i JOIN pg_attribute a
+                ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+            WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indpred IS NULL
+            GROUP BY i.indexrelid
+            """, [.text(Dialect.quote(mapping.name))])
+        guard result.rows.contains([key.joined(separator: "\n")]) else {
+            throw SinkError(
+                .halt, code: "schema.key",
+                "table \(mapping.name) lacks a primary key or unique index on "
+                    + key.joined(separator: ", "),
+                hint: "rows are found by it; `sluice schema` prints what is expected",
+            )
+        }
+    }
+
+    private func takeOver() throws(SinkError) -> StoredState {
+        try connection.run(
+            """
+            INSERT INTO sluice_position (source, epoch, sequence, baseline_done, strays)
+            VALUES ($1, 1, 0, 0, '')
+            ON CONFLICT (source) DO UPDATE SET epoch = sluice_position.epoch + 1
+            """, [.text(source)])
+        guard let checkpoint = try checkpoint() else {
+            throw SinkError(.fenced, code: "sink.position", "the position is gone")
+        }
+        return StoredState(
+            checkpoint: checkpoint, loose: try loose(), deadLetters: try deadLetters()
+        )
+    }
+
+    private func checkpoint() throws(SinkError) -> Checkpoint? {
+        let result = try connection.run(
+            """
+            SELECT epoch, sequence, baseline_done, strays, replication_id, replication_offset,
+                replication_db
+            FROM sluice_position WHERE source = $1 FOR UPDATE
+            """, [.text(source)])
+        guard let row = result.rows.first else { return nil }
+        var position: Position?
+        if let history = row[4], let offset = row[5].flatMap({ Int64($0) }) {
+            position = Position(
+                history: ReplicationID(history), offset: offset,
+                database: row[6].flatMap { Int($0) } ?? 0,
+            )
+        }
+        return Checkpoint(
+            epoch: row[0].flatMap { Int64($0) } ?? 0, sequence: row[1].flatMap { Int64($0) } ?? 0,
+            position: position, isBaselineDone: row[2] == "1",
+            strays: OwnTables.strays(row[3] ?? ""),
+        )
+    }
+
+    private func loose() throws(SinkError) -> [LooseRow] {
+        let result = try connection.run(
+            """
+            SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), read_offset
+            FROM sluice_loose WHERE source = $1
+            """, [.text(source)])
+        return result.rows.map { row in
+            LooseRow(
+                table: row[0] ?? "", identity: Hex.identity(row[1], row[2]),
+                offset: row[3].flatMap { Int64($0) },
+            )
+        }
+    }
+
+    private func deadLetters() throws(SinkError) -> [DeadLetter] {
+        let result = try connection.run(
+            """
+            SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), code, message
+            FROM sluice_dead_letters WHERE source = $1
+            """, [.text(source)])
+        return result.rows.map { row in
+            DeadLetter(
+                table: row[0] ?? "", identity: Hex.identity(row[1], row[2]), code: row[3] ?? "",
+                message: row[4] ?? "",
+            )
+        }
+    }
+
+    // MARK: Batches
+
+    func apply(_ batch: Batch) throws(SinkError) -> BatchOutcome {
+        try connection.run("BEGIN")
+        guard try advance(from: batch.from, to: batch.to) else {
+            try connection.run("ROLLBACK")
+            return BatchOutcome()
+        }
+        try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
+        var writer = PostgresWriter(connection: connection, mappings: mappings)
+        try writer.apply(batch)
+        try store(batch, refused: writer.refused)
+        try connection.run("COMMIT")
+        return BatchOutcome(refused: writer.refused)
+    }
+
+    /// Moves the position; false when it was moved by an earlier attempt with the same batch.
+    private func advance(from: Checkpoint, to: Checkpoint) throws(SinkError) -> Bool {
+        func text(_ value: (some CustomStringConvertible)?) -> PostgresConnection.Parameter {
+            value.map { .text($0.description) } ?? .null
+        }
+        let result = try connection.run(
+            """
+            UPDATE sluice_position SET sequence = $1::bigint, replication_id = $2,
+                replication_offset = $3::bigint, replication_db = $4::bigint,
+                baseline_done = $5::bigint, strays = $6, committed_at = clock_timestamp()
+            WHERE source = $7 AND epoch = $8::bigint AND sequence = $9::bigint
+                AND replication_id IS NOT DISTINCT FROM $10
+                AND replication_offset IS NOT DISTINCT FROM $11::bigint
+            """,
+            [
+                text(to.sequence), text(to.position?.history.digits), text(to.position?.offset),
+                text(to.position?.database), text(to.isBaselineDone ? 1 : 0),
+                .text(OwnTables.text(to.strays)), .text(source), text(from.epoch),
+                text(from.sequence), text(from.position?.history.digits),
+                text(from.position?.offset),
+            ])
+        if result.changed == 1 { return true }
+        if try checkpoint() == to { return false }
+        throw SinkError(
+            .fenced, code: "sink.fenced",
+            "another instance wrote to this database, or it went back to an older state",
+        )
+    }
+
+    private func store(_ batch: Batch, refused: [DeadLetter]) throws(SinkError) {
+        for letter in batch.revived {
+            try connection.run(
+                """
+                DELETE FROM sluice_dead_letters
+                WHERE source = $1 AND table_name = $2 AND key = $3 AND member = $4
+                """,
+                [
+                    .text(source), .text(letter.table), .binary(letter.identity.key),
+                    .binary(letter.identity.member),
+                ])
+        }
+        for letter in batch.deadLetters + refused {
+            try connection.run(
+                """
+                INSERT INTO sluice_dead_letters AS d
+                VALUES ($1, $2, $3, $4, $5, $6, 1, clock_timestamp(), clock_timestamp())
+                ON CONFLICT (source, table_name, key, member) DO UPDATE
+                SET code = excluded.code, message = excluded.message, attempts = d.attempts + 1,
+                    last_at = excluded.last_at
+                """,
+                [
+                    .text(source), .text(letter.table), .binary(letter.identity.key),
+                    .binary(letter.identity.member), .text(letter.code), .text(letter.message),
+                ])
+        }
+        guard let loose = batch.loose else { return }
+        try connection.run("DELETE FROM sluice_loose WHERE source = $1", [.text(source)])
+        for row in loose {
+            try connection.run(
+                """
+                INSERT INTO sluice_loose VALUES ($1, $2, $3, $4, $5::bigint)
+                ON CONFLICT (source, table_name, key, member)
+                DO UPDATE SET read_offset = excluded.read_offset
+                """,
+                [
+                    .text(source), .text(row.table), .binary(row.identity.key),
+                    .binary(row.identity.member), row.offset.map { .text("\($0)") } ?? .null,
+                ])
+        }
+    }
+
+    // MARK: Reading
+
+    func page(table: Int, after: RowIdentity?, limit: Int) throws(SinkError) -> [RowIdentity] {
+        let mapping = mappings[table]
+        let sql = TableStatements(mapping, .postgres).page(isFirst: after == nil, limit: limit)
+        var parameters: [PostgresConnection.Parameter] = []
+        if let after {
+            let ranges = mapping.keys.split(after.key.span) ?? []
+            var parts = ranges.map { Array(after.key[$0]) }
+            if mapping.member != nil { parts.append(after.member) }
+            parameters = zip(parts, mapping.primaryKey).map { part, column in
+                column.type == .bytes
+                    ? .binary(part) : .text(String(decoding: part, as: UTF8.self))
+            }
+        }
+        return try connection.run(sql, parameters).rows.map { row in
+            var parts = zip(row, mapping.primaryKey).map { text, column -> Bytes in
+                guard let text else { return [] }
+                return column.type == .bytes ? Hex.bytes(text.dropFirst(2)) : Array(text.utf8)
+            }
+            let member = mapping.member == nil ? [] : parts.removeLast()
+            return RowIdentity(key: mapping.keys.key(from: parts), member: member)
+        }
+    }
+}
+
+/// Reads bytes that PostgreSQL wrote as hexadecimal digits.
+private enum Hex {
+    static func identity(_ key: String?, _ member: String?) -> RowIdentity {
+        RowIdentity(key: bytes(key ?? ""), member: bytes(member ?? ""))
+    }
+
+    static func bytes(_ text: some StringProtocol) -> Bytes {
+        let digits = Array(text.utf8).map { $0 <= 0x39 ? $0 - 0x30 : ($0 | 0x20) - 0x57 }
+        return stride(from: 0, to: digits.count - 1, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
+    }
+}

@@ -1,0 +1,87 @@
+internal import NIOPosix
+public import SluiceCore
+
+/// Settles rows in PostgreSQL.
+///
+/// An advisory lock of the session says who writes, and the epoch in `sluice_position` stops whoever
+/// writes without it. A connection that was lost is made anew by the next call; whether a commit had
+/// arrived is read from the position then.
+public actor PostgresSink: Sink {
+    private let url: String
+    private let source: String
+    private let mappings: [TableMapping]
+    private let createsTables: Bool
+    private let pool = NIOThreadPool(numberOfThreads: 1)
+    private let state: SessionBox
+
+    // Touched only on the one thread of the pool.
+    private final class SessionBox: @unchecked Sendable {
+        var session: PostgresSession?
+    }
+
+    /// Creates a sink, which does nothing until it is opened.
+    ///
+    /// - Parameters:
+    ///   - url: The address, as libpq takes it.
+    ///   - source: The name under which the position is stored.
+    ///   - mappings: The tables, in the file's order.
+    ///   - createsTables: Whether tables that are missing are made.
+    public init(url: String, source: String, mappings: [TableMapping], createsTables: Bool) {
+        self.url = url
+        self.source = source
+        self.mappings = mappings
+        self.createsTables = createsTables
+        state = SessionBox()
+        pool.start()
+    }
+
+    public func open() async throws(SinkError) -> StoredState {
+        let creates = createsTables
+        return try await run { session throws(SinkError) in
+            try session.prepare(createsTables: creates)
+        }
+    }
+
+    public func apply(_ batch: Batch) async throws(SinkError) -> BatchOutcome {
+        try await run { session throws(SinkError) in try session.apply(batch) }
+    }
+
+    public func page(
+        table: Int, after: RowIdentity?, limit: Int,
+    ) async throws(SinkError) -> [RowIdentity] {
+        try await run { session throws(SinkError) in
+            try session.page(table: table, after: after, limit: limit)
+        }
+    }
+
+    public func close() async {
+        _ = try? await pool.runIfActive { [state] in state.session = nil }
+        try? await pool.shutdownGracefully()
+    }
+
+    /// Runs blocking work on the sink's own thread, with a connection that stands.
+    private func run<Value: Sendable>(
+        _ work: @escaping @Sendable (PostgresSession) throws(SinkError) -> Value,
+    ) async throws(SinkError) -> Value {
+        let (url, source, mappings, state) = (url, source, mappings, state)
+        do {
+            return try await pool.runIfActive {
+                let session =
+                    try state.session
+                    ?? PostgresSession(url: url, source: source, mappings: mappings)
+                state.session = session
+                do throws(SinkError) {
+                    return try work(session)
+                } catch {
+                    // After a failure nobody knows what state the connection is in.
+                    state.session = nil
+                    throw error
+                }
+            }
+        } catch let error as SinkError {
+            throw error
+        } catch {
+            throw SinkError(.fenced, code: "sink.closed", "the sink was closed: \(error)")
+        }
+    }
+}

@@ -1,0 +1,102 @@
+internal import SluiceCore
+internal import SluiceSQL
+
+/// Writes a batch's rows in one transaction, a few statements a table, each over arrays of rows.
+struct PostgresWriter {
+    /// The most rows of one statement: beyond it the rate does not grow, and memory does.
+    static let rowsMax = 10_000
+    /// The bytes of values at which a statement's rows are cut short: PostgreSQL takes at most 1 GB.
+    static let bytesMax = 64 << 20
+
+    private let connection: PostgresConnection
+    private let mappings: [TableMapping]
+    private(set) var refused: [DeadLetter] = []
+
+    init(connection: PostgresConnection, mappings: [TableMapping]) {
+        self.connection = connection
+        self.mappings = mappings
+    }
+
+    /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
+    mutating func apply(_ batch: Batch) throws(SinkError) {
+        for changes in batch.tables {
+            let statements = TableStatements(mappings[changes.table], .postgres)
+            let time = statements.takesTime
+            try run(statements.put, changes.puts, changes.table, time: time)
+            for merge in changes.merges {
+                try run(statements.merge(merge), merge.rows, changes.table, time: time)
+            }
+            try run(statements.append, changes.appends, changes.table, time: time)
+        }
+        for changes in batch.tables.reversed() {
+            let statements = TableStatements(mappings[changes.table], .postgres)
+            let time = statements.removalTakesTime
+            if changes.clears.count > 0 {
+                let except = changes.clearsExcept.count > 0 ? changes.clearsExcept.key : []
+                try run(
+                    statements.clear(keepsSome: !except.isEmpty), changes.clears, changes.table,
+                    more: except, time: time,
+                )
+            }
+            try run(statements.remove, changes.removes, changes.table, time: time)
+            try run(statements.remove, changes.marks, changes.table, time: time)
+        }
+    }
+
+    private mutating func run(
+        _ sql: String, _ rows: RowSet, _ table: Int, more: [ColumnVector] = [], time: Bool,
+    ) throws(SinkError) {
+        var start = 0
+        while start < rows.count {
+            let end = chunkEnd(rows, from: start)
+            try run(sql, rows, start..<end, table, more, time)
+            start = end
+        }
+    }
+
+    private func chunkEnd(_ rows: RowSet, from start: Int) -> Int {
+        var bytes = 0
+        var end = start
+        while end < rows.count, end - start < Self.rowsMax, bytes < Self.bytesMax {
+            for column in rows.key + rows.values where !column.ends.isEmpty {
+                bytes += column.bytes(end).count
+            }
+            end += 1
+        }
+        return end
+    }
+
+    /// Runs a statement over some rows. When it is refused, its halves are tried, down to the rows
+    /// that are refused alone: those become dead letters, and the others are written.
+    private mutating func run(
+        _ sql: String, _ rows: RowSet, _ range: Range<Int>, _ table: Int, _ more: [ColumnVector],
+        _ time: Bool,
+    ) throws(SinkError) {
+        var parameters = (rows.key + rows.values).map {
+            PostgresConnection.Parameter.binary(PostgresArray.encode($0, range))
+        }
+        parameters += more.map { .binary(PostgresArray.encode($0, 0..<$0.count)) }
+        if time { parameters.append(.text("now")) }
+        try connection.run("SAVEPOINT rows")
+        do throws(SinkError) {
+            try connection.run(sql, parameters)
+            try connection.run("RELEASE SAVEPOINT rows")
+        } catch {
+            guard PostgresCodes.isRefusal(error) else { throw error }
+            try connection.run("ROLLBACK TO SAVEPOINT rows")
+            try connection.run("RELEASE SAVEPOINT rows")
+            guard range.count > 1 else {
+                refused.append(
+                    DeadLetter(
+                        table: mappings[table].name, identity: rows.identities[range.lowerBound],
+                        code: error.code, message: error.message,
+                    )
+                )
+                return
+            }
+            let middle = range.lowerBound + range.count / 2
+            try run(sql, rows, range.lowerBound..<middle, table, more, time)
+            try run(sql, rows, middle..<range.upperBound, table, more, time)
+        }
+    }
+}

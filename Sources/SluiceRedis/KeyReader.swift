@@ -1,0 +1,178 @@
+package import NIOCore
+internal import RESPWire
+package import SluiceCore
+
+/// Reads values together with the offset of the stream at which they hold.
+///
+/// Each chunk is one `MULTI`, the reads, `INFO replication`, `EXEC`: Redis runs it as one, so the
+/// offset belongs to the values.
+package final class KeyReader: Sendable {
+    private let connection: RedisConnection
+
+    /// Whether the connection still stands.
+    package var isActive: Bool { connection.isActive }
+
+    private init(_ connection: RedisConnection) {
+        self.connection = connection
+    }
+
+    /// Connects.
+    package static func connect(
+        to endpoint: RedisEndpoint, on loop: any EventLoop,
+    ) async throws(RedisError) -> KeyReader {
+        let connection = try await RedisConnection.connect(
+            to: endpoint, on: loop, name: "sluice-reader"
+        )
+        // From 7.2: reading is not using, so it must not change what is evicted.
+        _ = try await connection.send(["CLIENT", "NO-TOUCH", "ON"])
+        return KeyReader(connection)
+    }
+
+    /// Closes the connection.
+    package func close() { connection.close() }
+
+    /// What INFO says.
+    package func info() async throws(RedisError) -> ServerInfo {
+        let reply = try await connection.send(["INFO"])
+        if case .error(let text) = reply { throw RedisConnection.refusal(text, "INFO") }
+        return ServerInfo(reply.text ?? "")
+    }
+
+    /// What COMMAND says.
+    package func commands() async throws(RedisError) -> [CommandDescription] {
+        let reply = try await connection.send(["COMMAND"])
+        if case .error(let text) = reply { throw RedisConnection.refusal(text, "COMMAND") }
+        return CommandDescriptions.parse(reply)
+    }
+
+    /// Sends any command.
+    package func send(_ command: [String]) async throws(RedisError) -> [String]? {
+        let reply = try await connection.send(command)
+        if case .error(let text) = reply { throw RedisConnection.refusal(text, command[0]) }
+        return reply.elements.map { $0.map { $0.text ?? "" } } ?? reply.text.map { [$0] }
+    }
+
+    /// Reads items in one transaction.
+    package func read(
+        _ items: [ReadItem],
+    ) async throws(RedisError) -> (results: [ReadResult], offset: Int64, history: ReplicationID) {
+        var bytes = RESPEncoder.command("MULTI")
+        var count = 3
+        for item in items {
+            for command in Self.commands(for: item) {
+                bytes += RESPEncoder.command(command)
+                count += 1
+            }
+        }
+        bytes += RESPEncoder.command("INFO", "replication") + RESPEncoder.command("EXEC")
+        let replies = try await connection.send(encoded: bytes, count: count)
+        for reply in replies.dropLast() {
+            if case .error(let text) = reply { throw RedisConnection.refusal(text, "MULTI") }
+        }
+        guard let last = replies.last, let values = last.elements, values.count == count - 2 else {
+            throw RedisError(.retry, "Redis did not run the transaction of a read")
+        }
+        let info = ServerInfo(values.last?.text ?? "")
+        guard info.isMaster, let offset = info.offset, let history = info.history else {
+            throw RedisError(.retry, "the server is no master any more")
+        }
+        return (Self.results(for: items, values), offset, history)
+    }
+
+    private static func commands(for item: ReadItem) -> [[[UInt8]]] {
+        func command(_ name: String, _ rest: [UInt8]...) -> [[UInt8]] {
+            [Array(name.utf8), item.key] + rest
+        }
+        let (zero, end) = (Array("0".utf8), Array("-1".utf8))
+        let value: [[UInt8]]
+        switch (item.type, item.target) {
+        case (.sortedSet, .member(let member)): value = command("ZSCORE", member)
+        case (_, .member(let member)): value = command("SISMEMBER", member)
+        case (_, .entries(let after)):
+            let start = after.isEmpty ? Array("-".utf8) : Array("(".utf8) + after
+            value = command(
+                "XRANGE", start, Array("+".utf8), Array("COUNT".utf8),
+                Array("\(ReadItem.streamPageMax)".utf8),
+            )
+        case (.string, .key): value = command("GET")
+        case (.hash, .key): value = command("HGETALL")
+        case (.list, .key): value = command("LRANGE", zero, end)
+        case (.set, .key): value = command("SMEMBERS")
+        case (.sortedSet, .key): value = command("ZRANGE", zero, end, Array("WITHSCORES".utf8))
+        case (.stream, .key): value = command("XRANGE", Array("-".utf8), Array("+".utf8))
+        }
+        return item.wantsDeadline ? [value, command("PEXPIRETIME")] : [value]
+    }
+
+    private static func results(for items: [ReadItem], _ values: [RESPValue]) -> [ReadResult] {
+        var index = 0
+        return items.map { item in
+            let value = values[index]
+            var deadline: Int64?
+            index += 1
+            if item.wantsDeadline {
+                deadline = values[index].integer.flatMap { $0 >= 0 ? $0 : nil }
+                index += 1
+            }
+            return ReadResult(value: read(value, item), deadline: deadline)
+        }
+    }
+
+    private static func read(_ value: RESPValue, _ item: ReadItem) -> ReadValue {
+        switch value {
+        case .error: return .wrongType
+        case .null: return .missing
+        case .integer(let number): return number == 1 ? .single([]) : .missing
+        case .bulk, .simple: return .single(value.bytes ?? [])
+        case .push: return .missing
+        case .array(let elements):
+            if item.type == .stream { return .entries(elements.compactMap(entry)) }
+            if elements.isEmpty { return .missing }
+            return .elements(elements.map { $0.bytes ?? [] })
+        }
+    }
+
+    private static func entry(_ value: RESPValue) -> StreamEntry? {
+        guard let parts = value.elements, parts.count == 2, let id = parts[0].bytes else {
+            return nil
+        }
+        return StreamEntry(id: id, fields: (parts[1].elements ?? []).map { $0.bytes ?? [] })
+    }
+
+    /// Looks for keys.
+    package func scan(
+        cursor: Bytes, match: Bytes, count: Int,
+    ) async throws(RedisError) -> (keys: [Bytes], cursor: Bytes) {
+        let command = [
+            Array("SCAN".utf8), cursor, Array("MATCH".utf8), match, Array("COUNT".utf8),
+            Array("\(count)".utf8),
+        ]
+        let reply = try await connection.send([command])[0]
+        if case .error(let text) = reply { throw RedisConnection.refusal(text, "SCAN") }
+        guard let parts = reply.elements, parts.count == 2, let next = parts[0].bytes else {
+            throw RedisError(.retry, "Redis answered SCAN with something else")
+        }
+        return ((parts[1].elements ?? []).compactMap(\.bytes), next)
+    }
+
+    /// How many of a table's rows have no key or member.
+    package func countMissing(
+        _ rows: [RowIdentity], of mapping: TableMapping,
+    ) async throws(RedisError) -> Int {
+        guard !rows.isEmpty else { return 0 }
+        let commands = rows.map { row -> [[UInt8]] in
+            switch mapping.type {
+            case .sortedSet: [Array("ZSCORE".utf8), row.key, row.member]
+            case .set: [Array("SISMEMBER".utf8), row.key, row.member]
+            default: [Array("EXISTS".utf8), row.key]
+            }
+        }
+        let replies = try await connection.send(commands)
+        return replies.count { reply in
+            switch reply {
+            case .null, .error, .integer(0): true
+            default: false
+            }
+        }
+    }
+}

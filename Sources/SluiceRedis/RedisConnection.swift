@@ -1,0 +1,147 @@
+package import NIOCore
+package import RESPWire
+
+/// A connection for commands and their replies, in the order in which they were sent.
+package final class RedisConnection: Sendable {
+    private let channel: any Channel
+    private let handler: NIOLoopBound<Handler>
+
+    /// Whether the connection still stands.
+    package var isActive: Bool { channel.isActive }
+
+    private init(channel: any Channel, handler: NIOLoopBound<Handler>) {
+        self.channel = channel
+        self.handler = handler
+    }
+
+    /// Connects, authenticates, and selects the endpoint's database.
+    package static func connect(
+        to endpoint: RedisEndpoint, on loop: any EventLoop, name: String,
+    ) async throws(RedisError) -> RedisConnection {
+        let channel = try await RedisBootstrap.connect(to: endpoint, on: loop) { Handler() }
+        let handler: NIOLoopBound<Handler>
+        do {
+            handler = try await channel.pipeline.handler(type: Handler.self)
+                .map { NIOLoopBound($0, eventLoop: loop) }.get()
+        } catch {
+            throw RedisError(.retry, "the connection to Redis closed at once")
+        }
+        let connection = RedisConnection(channel: channel, handler: handler)
+        do throws(RedisError) {
+            try await connection.greet(endpoint, name: name)
+            return connection
+        } catch {
+            connection.close()
+            throw error
+        }
+    }
+
+    private func greet(_ endpoint: RedisEndpoint, name: String) async throws(RedisError) {
+        if let password = endpoint.password {
+            let reply = try await send(["AUTH"] + (endpoint.user.map { [$0] } ?? []) + [password])
+            if case .error(let text) = reply { throw Self.refusal(text, "AUTH") }
+        }
+        // A name makes the connection easy to find; a server may forbid it.
+        _ = try await send(["CLIENT", "SETNAME", name])
+        for command in [["PING"], ["SELECT", "\(endpoint.database)"]] {
+            let reply = try await send(command)
+            if case .error(let text) = reply { throw Self.refusal(text, command[0]) }
+        }
+    }
+
+    /// What a refused command means.
+    package static func refusal(_ text: String, _ command: String) -> RedisError {
+        let code = text.prefix { $0 != " " }
+        switch code {
+        case "LOADING", "MASTERDOWN", "NOMASTERLINK", "BUSY", "TRYAGAIN":
+            return RedisError(.retry, "Redis is not ready (\(code))")
+        case "NOAUTH", "WRONGPASS":
+            return RedisError(
+                .halt, "Redis refuses the user or password (\(code))",
+                hint: "put both into redis.url: redis://user:password@host",
+            )
+        case "NOPERM":
+            return RedisError(
+                .halt, "Redis forbids \(command) to this user",
+                hint: "ACL SETUSER … +\(command.lowercased()); docs/permissions.md has all of them",
+            )
+        default: return RedisError(.halt, "Redis refuses \(command): \(text)")
+        }
+    }
+
+    /// Sends a command of texts.
+    package func send(_ command: [String]) async throws(RedisError) -> RESPValue {
+        try await send([command.map { Array($0.utf8) }])[0]
+    }
+
+    /// Sends commands at once, and waits for the replies to all.
+    package func send(_ commands: [[[UInt8]]]) async throws(RedisError) -> [RESPValue] {
+        let bytes = commands.flatMap { RESPEncoder.command($0) }
+        return try await send(encoded: bytes, count: commands.count)
+    }
+
+    /// Sends commands that are encoded already.
+    package func send(encoded bytes: [UInt8], count: Int) async throws(RedisError) -> [RESPValue] {
+        let promise = channel.eventLoop.makePromise(of: [RESPValue].self)
+        let channel = channel
+        let handler = handler
+        channel.eventLoop.execute {
+            guard channel.isActive else { return promise.fail(ChannelError.ioOnClosedChannel) }
+            handler.value.waiting.append((count, promise))
+            channel.writeAndFlush(channel.allocator.buffer(bytes: bytes), promise: nil)
+        }
+        do {
+            return try await promise.futureResult.get()
+        } catch {
+            throw RedisError(.retry, "the connection to Redis was lost")
+        }
+    }
+
+    /// Closes the connection; commands under way fail.
+    package func close() {
+        channel.close(promise: nil)
+    }
+
+    private final class Handler: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+
+        var waiting: CircularBuffer<(count: Int, promise: EventLoopPromise<[RESPValue]>)> = []
+        private var replies: [RESPValue] = []
+        private var buffer = ByteBuffer()
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            var part = unwrapInboundIn(data)
+            if buffer.readableBytes == 0 { buffer = part } else { buffer.writeBuffer(&part) }
+            do {
+                while let reply = try next() {
+                    buffer.moveReaderIndex(forwardBy: reply.length)
+                    take(reply.value)
+                }
+            } catch {
+                context.close(promise: nil)
+            }
+        }
+
+        private func next() throws -> (value: RESPValue, length: Int)? {
+            let received = buffer
+            return try RESPDecoder.decode(received.readableBytesUInt8Span)
+        }
+
+        private func take(_ reply: RESPValue) {
+            if case .push = reply { return }
+            replies.append(reply)
+            guard let first = waiting.first, replies.count == first.count else { return }
+            waiting.removeFirst()
+            first.promise.succeed(replies)
+            replies = []
+        }
+
+        func errorCaught(context: ChannelHandlerContext, error: any Error) {
+            context.close(promise: nil)
+        }
+
+        func channelInactive(context: ChannelHandlerContext) {
+            while let next = waiting.popFirst() { next.promise.fail(ChannelError.eof) }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+internal import RESPWire
+public import SluiceCore
+
+/// What a server says of itself in INFO.
+public struct ServerInfo: Hashable, Sendable {
+    private let fields: [String: String]
+
+    /// Reads the text of INFO.
+    public init(_ text: String) {
+        var fields: [String: String] = [:]
+        for line in text.split(whereSeparator: \.isNewline) {
+            guard let colon = line.firstIndex(of: ":") else { continue }
+            fields[String(line[..<colon])] = String(line[line.index(after: colon)...])
+        }
+        self.fields = fields
+    }
+
+    /// A field as it stands there.
+    public subscript(_ name: String) -> String? { fields[name] }
+
+    /// Whether the server is a master.
+    public var isMaster: Bool { fields["role"] == "master" }
+    /// The present history.
+    public var history: ReplicationID? { fields["master_replid"].map { ReplicationID($0) } }
+    /// The present offset, in bytes of the stream.
+    public var offset: Int64? { fields["master_repl_offset"].flatMap(Int64.init) }
+    /// Whether the server is Valkey.
+    public var isValkey: Bool { fields["server_name"] == "valkey" || fields["valkey_version"] != nil }
+    /// The version as the server's own project counts it.
+    public var version: String { fields["valkey_version"] ?? fields["redis_version"] ?? "unknown" }
+    /// The name and version.
+    public var name: String { "\(isValkey ? "Valkey" : "Redis") \(version)" }
+
+    private var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
+
+    /// Whether the server knows `REPLCONF ACK … FACK …`, which is what WAITAOF counts.
+    public var hasFACK: Bool {
+        if isValkey { return true }
+        let parts = version.split(separator: ".").compactMap { Int($0) }
+        return parts.count >= 2 && (parts[0], parts[1]) >= (7, 2)
+    }
+
+    /// Why the server can't be followed by replication, or nil when it can.
+    public var refusal: RedisError? {
+        if !isMaster {
+            return RedisError(
+                .halt, "the server is a replica",
+                hint: "follow its master \(fields["master_host"] ?? ""):"
+                    + "\(fields["master_port"] ?? "")",
+            )
+        }
+        if fields["cluster_enabled"] == "1" {
+            return RedisError(
+                .halt, "the server is a node of a cluster, which is not supported yet",
+                hint: "use a server without cluster-enabled",
+            )
+        }
+        if major < 7 {
+            return RedisError(
+                .halt, "\(name) is too old to be followed by replication",
+                hint: "use Redis 7.0 or later, or Valkey",
+            )
+        }
+        return nil
+    }
+}
+
+/// Reads the reply of COMMAND.
+enum CommandDescriptions {
+    static func parse(_ reply: RESPValue) -> [CommandDescription] {
+        (reply.elements ?? []).compactMap(command)
+    }
+
+    // Source: the documentation of COMMAND; key specifications are the ninth element since 7.0.
+    private static func command(_ value: RESPValue) -> CommandDescription? {
+        guard let parts = value.elements, parts.count >= 9, let name = parts[0].bytes else {
+            return nil
+        }
+        let flags = (parts[2].elements ?? []).compactMap(\.text)
+        var keys = (parts[8].elements ?? []).compactMap(specification)
+        // Subcommands, such as those of XGROUP, have the keys of their family.
+        for subcommand in parts.count > 9 ? parts[9].elements ?? [] : [] {
+            keys += command(subcommand)?.keys ?? []
+        }
+        let subcommandsWrite = (parts.count > 9 ? parts[9].elements ?? [] : [])
+            .contains { command($0)?.isWrite ?? false }
+        return CommandDescription(
+            name: name.map { $0 | ($0 >= 0x41 && $0 <= 0x5A ? 0x20 : 0) },
+            isWrite: flags.contains("write") || subcommandsWrite,
+            keys: keys,
+        )
+    }
+
+    private static func specification(_ value: RESPValue) -> KeySpecification? {
+        let fields = dictionary(value)
+        let flags = (fields["flags"]?.elements ?? []).compactMap(\.text)
+        return KeySpecification(
+            begin: begin(dictionary(fields["begin_search"] ?? .null)),
+            find: find(dictionary(fields["find_keys"] ?? .null)),
+            isWrite: !flags.contains("RO") && !flags.contains("not_key"),
+            isIncomplete: flags.contains("incomplete"),
+        )
+    }
+
+    private static func begin(_ fields: [String: RESPValue]) -> KeySpecification.Begin {
+        let spec = dictionary(fields["spec"] ?? .null)
+        switch fields["type"]?.text {
+        case "index": return .index(Int(spec["index"]?.integer ?? 1))
+        case "keyword":
+            return .keyword(
+                spec["keyword"]?.bytes ?? [], from: Int(spec["startfrom"]?.integer ?? 1)
+            )
+        default: return .unknown
+        }
+    }
+
+    private static func find(_ fields: [String: RESPValue]) -> KeySpecification.Find {
+        let spec = dictionary(fields["spec"] ?? .null)
+        func number(_ name: String) -> Int { Int(spec[name]?.integer ?? 0) }
+        switch fields["type"]?.text {
+        case "range":
+            return .range(
+                last: number("lastkey"), step: number("keystep"), limit: number("limit"))
+        case "keynum":
+            return .count(
+                at: number("keynumidx"), first: number("firstkey"), step: number("keystep"))
+        default: return .unknown
+        }
+    }
+
+    private static func dictionary(_ value: RESPValue) -> [String: RESPValue] {
+        let elements = value.elements ?? []
+        var fields: [String: RESPValue] = [:]
+        for index in stride(from: 0, to: elements.count - 1, by: 2) {
+            fields[elements[index].text ?? ""] = elements[index + 1]
+        }
+        return fields
+    }
+}

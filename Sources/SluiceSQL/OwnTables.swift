@@ -1,0 +1,61 @@
+import SluiceCore
+
+/// Sluice's own tables in the database.
+public enum OwnTables {
+    /// The statements that make them.
+    public static func create(_ dialect: Dialect) -> [String] {
+        let bytes = dialect.type(.bytes)
+        let integer = dialect.type(.integer)
+        let text = dialect.type(.text)
+        let time = dialect.type(.timestamp)
+        return [
+            """
+            CREATE TABLE IF NOT EXISTS sluice_position (
+                source \(text) PRIMARY KEY,
+                epoch \(integer) NOT NULL,
+                sequence \(integer) NOT NULL,
+                replication_id \(text),
+                replication_offset \(integer),
+                replication_db \(integer),
+                baseline_done \(integer) NOT NULL,
+                strays \(text) NOT NULL,
+                committed_at \(time)
+            )
+            """,
+            """
+            CREATE TABLE IF NOT EXISTS sluice_loose (
+                source \(text) NOT NULL,
+                table_name \(text) NOT NULL,
+                key \(bytes) NOT NULL,
+                member \(bytes) NOT NULL,
+                read_offset \(integer),
+                PRIMARY KEY (source, table_name, key, member)
+            )
+            """,
+            """
+            CREATE TABLE IF NOT EXISTS sluice_dead_letters (
+                source \(text) NOT NULL,
+                table_name \(text) NOT NULL,
+                key \(bytes) NOT NULL,
+                member \(bytes) NOT NULL,
+                code \(text) NOT NULL,
+                message \(text) NOT NULL,
+                attempts \(integer) NOT NULL,
+                first_at \(time) NOT NULL,
+                last_at \(time) NOT NULL,
+                PRIMARY KEY (source, table_name, key, member)
+            )
+            """,
+        ]
+    }
+
+    /// The names of tables as one text, and back.
+    public static func text(_ strays: Set<String>) -> String {
+        strays.sorted().joined(separator: "\n")
+    }
+
+    /// The names of tables from one text.
+    public static func strays(_ text: String) -> Set<String> {
+        Set(text.split(separator: "\n").map(String.init))
+    }
+}

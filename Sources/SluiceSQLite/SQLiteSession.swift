@@ -1,0 +1,295 @@
+internal import Foundation
+internal import GRDB
+internal import SluiceCore
+internal import SluiceSQL
+
+/// One connection to a SQLite file.
+final class SQLiteSession: Sendable {
+    private let queue: DatabaseQueue
+    private let source: String
+    private let mappings: [TableMapping]
+
+    init(path: String, source: String, mappings: [TableMapping]) throws(SinkError) {
+        self.source = source
+        self.mappings = mappings
+        var configuration = Configuration()
+        configuration.busyMode = .timeout(5)
+        configuration.label = "sluice"
+        configuration.prepareDatabase { database in
+            try database.execute(sql: "PRAGMA journal_mode = WAL")
+            try database.execute(sql: "PRAGMA synchronous = FULL")
+            try database.execute(sql: "PRAGMA foreign_keys = ON")
+        }
+        do {
+            queue = try DatabaseQueue(path: path, configuration: configuration)
+        } catch {
+            throw Self.sinkError(error)
+        }
+    }
+
+    /// Runs one transaction.
+    private func write<Value: Sendable>(
+        _ work: @Sendable (Database) throws -> Value,
+    ) throws(SinkError) -> Value {
+        do {
+            return try queue.write(work)
+        } catch let error as SinkError {
+            throw error
+        } catch {
+            throw Self.sinkError(error)
+        }
+    }
+
+    // MARK: Opening
+
+    func prepare(createsTables: Bool) throws(SinkError) -> StoredState {
+        try write { [self] database in
+            for sql in OwnTables.create(.sqlite) { try database.execute(sql: sql) }
+            for mapping in mappings {
+                let statements = TableStatements(mapping, .sqlite)
+                if createsTables { try database.execute(sql: statements.create) }
+                try check(mapping, statements, database)
+            }
+            return try takeOver(database)
+        }
+    }
+
+    private func check(
+        _ mapping: TableMapping, _ statements: TableStatements, _ database: Database,
+    ) throws {
+        let rows = try Row.fetchAll(
+            database, sql: "SELECT name FROM pragma_table_info(?)", arguments: [mapping.name])
+        let present = Set(rows.map { $0["name"] as String })
+        guard !present.isEmpty else {
+            throw SinkError(
+                .halt, code: "schema.table", "table \(mapping.name) does not exist",
+                hint: "`sluice schema --apply` makes it, and so does database.create_tables: true",
+            )
+        }
+        let missing = statements.columnNames.filter { !present.contains($0) }
+        guard missing.isEmpty else {
+            throw SinkError(
+                .halt, code: "schema.column",
+                "table \(mapping.name) lacks the column \(missing.joined(separator: ", "))",
+                hint: "add it, or change the mapping; `sluice schema` prints what is expected",
+            )
+        }
+        let key = Set(mapping.primaryKey.map(\.name))
+        guard try uniqueKeys(of: mapping.name, database).contains(key) else {
+            throw SinkError(
+                .halt, code: "schema.key",
+                "table \(mapping.name) lacks a primary key or unique index on "
+                    + key.sorted().joined(separator: ", "),
+                hint: "rows are found by it; `sluice schema` prints what is expected",
+            )
+        }
+    }
+
+    private func uniqueKeys(of table: String, _ database: Database) throws -> [Set<String>] {
+        var keys = [Set(try database.primaryKey(table).columns)]
+        for index in try database.indexes(on: table) where index.isUnique {
+            keys.append(Set(index.columns))
+        }
+        return keys
+    }
+
+    private func takeOver(_ database: Database) throws -> StoredState {
+        try database.execute(
+            sql: """
+                INSERT INTO sluice_position (source, epoch, sequence, baseline_done, strays)
+                VALUES (?, 1, 0, 0, '')
+                ON CONFLICT (source) DO UPDATE SET epoch = epoch + 1
+                """,
+            arguments: [source],
+        )
+        let row = try Row.fetchOne(
+            database, sql: "SELECT * FROM sluice_position WHERE source = ?", arguments: [source])
+        guard let row else {
+            throw SinkError(.fenced, code: "sink.position", "the position is gone")
+        }
+        return StoredState(
+            checkpoint: Self.checkpoint(row),
+            loose: try loose(database),
+            deadLetters: try deadLetters(database),
+        )
+    }
+
+    private static func checkpoint(_ row: Row) -> Checkpoint {
+        var position: Position?
+        if let history = row["replication_id"] as String?,
+            let offset = row["replication_offset"] as Int64?
+        {
+            position = Position(
+                history: ReplicationID(history), offset: offset,
+                database: row["replication_db"] ?? 0,
+            )
+        }
+        return Checkpoint(
+            epoch: row["epoch"], sequence: row["sequence"], position: position,
+            isBaselineDone: row["baseline_done"], strays: OwnTables.strays(row["strays"]),
+        )
+    }
+
+    private func identity(_ row: Row) -> RowIdentity {
+        RowIdentity(
+            key: Array((row["key"] as Data?) ?? Data()),
+            member: Array((row["member"] as Data?) ?? Data()),
+        )
+    }
+
+    private func loose(_ database: Database) throws -> [LooseRow] {
+        try Row.fetchAll(
+            database, sql: "SELECT * FROM sluice_loose WHERE source = ?", arguments: [source]
+        ).map { row in
+            LooseRow(table: row["table_name"], identity: identity(row), offset: row["read_offset"])
+        }
+    }
+
+    private func deadLetters(_ database: Database) throws -> [DeadLetter] {
+        try Row.fetchAll(
+            database, sql: "SELECT * FROM sluice_dead_letters WHERE source = ?", arguments: [source]
+        ).map { row in
+            DeadLetter(
+                table: row["table_name"], identity: identity(row), code: row["code"],
+                message: row["message"],
+            )
+        }
+    }
+
+    // MARK: Batches
+
+    func apply(_ batch: Batch) throws(SinkError) -> BatchOutcome {
+        try write { [self] database in
+            guard try advance(from: batch.from, to: batch.to, database) else {
+                return BatchOutcome()
+            }
+            let now = Timestamp.text(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000))
+            var writer = SQLiteWriter(database: database, mappings: mappings, now: now)
+            try writer.apply(batch)
+            try store(batch, refused: writer.refused, now, database)
+            return BatchOutcome(refused: writer.refused)
+        }
+    }
+
+    /// Moves the position; false when it was moved by an earlier attempt with the same batch.
+    private func advance(
+        from: Checkpoint, to: Checkpoint, _ database: Database,
+    ) throws -> Bool {
+        try database.execute(
+            sql: """
+                UPDATE sluice_position SET sequence = ?, replication_id = ?, replication_offset = ?,
+                    replication_db = ?, baseline_done = ?, strays = ?,
+                    committed_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
+                WHERE source = ? AND epoch = ? AND sequence = ? AND replication_id IS ?
+                    AND replication_offset IS ?
+                """,
+            arguments: [
+                to.sequence, to.position?.history.digits, to.position?.offset,
+                to.position?.database, to.isBaselineDone, OwnTables.text(to.strays), source,
+                from.epoch, from.sequence, from.position?.history.digits, from.position?.offset,
+            ],
+        )
+        if database.changesCount == 1 { return true }
+        let row = try Row.fetchOne(
+            database, sql: "SELECT * FROM sluice_position WHERE source = ?", arguments: [source])
+        if let row, Self.checkpoint(row) == to { return false }
+        throw SinkError(
+            .fenced, code: "sink.fenced",
+            "another instance wrote to this database, or it went back to an older state",
+        )
+    }
+
+    private func store(
+        _ batch: Batch, refused: [DeadLetter], _ now: String, _ database: Database,
+    ) throws {
+        let remove = try database.cachedStatement(
+            sql: """
+                DELETE FROM sluice_dead_letters
+                WHERE source = ? AND table_name = ? AND key = ? AND member = ?
+                """
+        )
+        for letter in batch.revived {
+            try remove.execute(arguments: [
+                source, letter.table, Data(letter.identity.key), Data(letter.identity.member),
+            ])
+        }
+        let insert = try database.cachedStatement(
+            sql: """
+                INSERT INTO sluice_dead_letters VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)
+                ON CONFLICT DO UPDATE SET code = excluded.code, message = excluded.message,
+                    attempts = attempts + 1, last_at = excluded.last_at
+                """
+        )
+        for letter in batch.deadLetters + refused {
+            try insert.execute(arguments: [
+                source, letter.table, Data(letter.identity.key), Data(letter.identity.member),
+                letter.code, letter.message, now, now,
+            ])
+        }
+        guard let loose = batch.loose else { return }
+        try database.execute(
+            sql: "DELETE FROM sluice_loose WHERE source = ?", arguments: [source])
+        for row in loose {
+            try database.execute(
+                sql: "INSERT OR REPLACE INTO sluice_loose VALUES (?, ?, ?, ?, ?)",
+                arguments: [
+                    source, row.table, Data(row.identity.key), Data(row.identity.member),
+                    row.offset,
+                ],
+            )
+        }
+    }
+
+    // MARK: Reading
+
+    func page(table: Int, after: RowIdentity?, limit: Int) throws(SinkError) -> [RowIdentity] {
+        let mapping = mappings[table]
+        do {
+            return try queue.read { database in
+                let sql = TableStatements(mapping, .sqlite).page(
+                    isFirst: after == nil, limit: limit)
+                var arguments: [DatabaseValue] = []
+                if let after { arguments = try SQLiteWriter.values(of: after, mapping) }
+                return try Row.fetchAll(
+                    database, sql: sql, arguments: StatementArguments(arguments)
+                ).map { SQLiteWriter.identity(of: $0, mapping) }
+            }
+        } catch let error as SinkError {
+            throw error
+        } catch {
+            throw Self.sinkError(error)
+        }
+    }
+
+    // MARK: Errors
+
+    /// What to do about SQLite's codes. Source: https://www.sqlite.org/rescode.html.
+    static func sinkError(_ error: any Error) -> SinkError {
+        guard let error = error as? DatabaseError else {
+            return SinkError(.halt, code: "sqlite", "\(error)")
+        }
+        let code = "sqlite.\(error.extendedResultCode.rawValue)"
+        let message = "SQLite: \(error.message ?? "no message")"
+        switch error.resultCode {
+        case .SQLITE_BUSY, .SQLITE_LOCKED, .SQLITE_IOERR, .SQLITE_FULL, .SQLITE_NOMEM,
+            .SQLITE_INTERRUPT, .SQLITE_PROTOCOL:
+            return SinkError(.retry, code: code, message)
+        case .SQLITE_CANTOPEN:
+            return SinkError(
+                .halt, code: code, message,
+                hint: "does the folder exist, and may this user write in it?",
+            )
+        default: return SinkError(.halt, code: code, message)
+        }
+    }
+
+    /// Whether a statement failed because of the row it was given.
+    static func isRefusal(_ error: DatabaseError) -> Bool {
+        switch error.resultCode {
+        case .SQLITE_CONSTRAINT, .SQLITE_MISMATCH, .SQLITE_TOOBIG, .SQLITE_RANGE: true
+        // Functions on JSON and triggers that RAISE say no more than "error".
+        case .SQLITE_ERROR: (error.message ?? "").contains("JSON")
+        default: false
+        }
+    }
+}

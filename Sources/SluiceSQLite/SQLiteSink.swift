@@ -1,0 +1,113 @@
+internal import Foundation
+internal import GRDB
+internal import NIOPosix
+public import SluiceCore
+internal import SluiceSQL
+
+/// Settles rows in a SQLite file.
+///
+/// The file is in WAL mode with `synchronous = FULL`, so a commit survives a power cut. A lock on a
+/// file beside it (`NAME-sluice`) says who writes.
+public actor SQLiteSink: Sink {
+    /// How long a statement waits for another program's lock on the database.
+    private static let busyMax: TimeInterval = 5
+
+    private let path: String
+    private let source: String
+    private let mappings: [TableMapping]
+    private let createsTables: Bool
+    private let pool = NIOThreadPool(numberOfThreads: 1)
+    private var session: SQLiteSession?
+    private var lock: FileLock?
+
+    /// Creates a sink, which does nothing until it is opened.
+    ///
+    /// - Parameters:
+    ///   - path: The file.
+    ///   - source: The name under which the position is stored.
+    ///   - mappings: The tables, in the file's order.
+    ///   - createsTables: Whether tables that are missing are made.
+    public init(path: String, source: String, mappings: [TableMapping], createsTables: Bool) {
+        self.path = path
+        self.source = source
+        self.mappings = mappings
+        self.createsTables = createsTables
+        pool.start()
+    }
+
+    public func open() async throws(SinkError) -> StoredState {
+        session = nil
+        if lock == nil { lock = try FileLock(path: path + "-sluice") }
+        let (path, source, mappings, creates) = (path, source, mappings, createsTables)
+        let opened = try await run { () throws(SinkError) in
+            let session = try SQLiteSession(path: path, source: source, mappings: mappings)
+            return (session, try session.prepare(createsTables: creates))
+        }
+        session = opened.0
+        return opened.1
+    }
+
+    public func apply(_ batch: Batch) async throws(SinkError) -> BatchOutcome {
+        let session = try current()
+        return try await run { () throws(SinkError) in try session.apply(batch) }
+    }
+
+    public func page(
+        table: Int, after: RowIdentity?, limit: Int,
+    ) async throws(SinkError) -> [RowIdentity] {
+        let session = try current()
+        return try await run { () throws(SinkError) in
+            try session.page(table: table, after: after, limit: limit)
+        }
+    }
+
+    public func close() async {
+        session = nil
+        lock = nil
+        try? await pool.shutdownGracefully()
+    }
+
+    private func current() throws(SinkError) -> SQLiteSession {
+        guard let session else {
+            throw SinkError(.fenced, code: "sink.closed", "the database is not open")
+        }
+        return session
+    }
+
+    /// Runs blocking work on the sink's own thread.
+    private func run<Value: Sendable>(
+        _ work: @escaping @Sendable () throws(SinkError) -> Value,
+    ) async throws(SinkError) -> Value {
+        do {
+            return try await pool.runIfActive(work)
+        } catch let error as SinkError {
+            throw error
+        } catch {
+            throw SinkError(.fenced, code: "sink.closed", "the sink was closed: \(error)")
+        }
+    }
+}
+
+/// A lock that the kernel gives back when the process ends, however it ends.
+final class FileLock: Sendable {
+    private let descriptor: Int32
+
+    init(path: String) throws(SinkError) {
+        descriptor = unsafe Foundation.open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else {
+            throw SinkError(
+                .halt, code: "sqlite.open", "can't write beside the database: \(path)",
+                hint: "does the folder exist, and may this user write in it?",
+            )
+        }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            Foundation.close(descriptor)
+            throw SinkError(
+                .retry, code: "sink.locked", "another instance writes to this database",
+                hint: "this one takes over when the other ends",
+            )
+        }
+    }
+
+    deinit { Foundation.close(descriptor) }
+}

@@ -1,0 +1,124 @@
+internal import Foundation
+internal import GRDB
+internal import SluiceCore
+internal import SluiceSQL
+
+/// Writes a batch's rows in one transaction, one statement a row.
+struct SQLiteWriter {
+    let database: Database
+    let mappings: [TableMapping]
+    let now: String
+    private(set) var refused: [DeadLetter] = []
+
+    init(database: Database, mappings: [TableMapping], now: String) {
+        self.database = database
+        self.mappings = mappings
+        self.now = now
+    }
+
+    /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
+    mutating func apply(_ batch: Batch) throws {
+        for changes in batch.tables {
+            let statements = TableStatements(mappings[changes.table], .sqlite)
+            try run(statements.put, changes.puts, changes, time: statements.takesTime)
+            for merge in changes.merges {
+                try run(statements.merge(merge), merge.rows, changes, time: statements.takesTime)
+            }
+            try run(statements.append, changes.appends, changes, time: statements.takesTime)
+        }
+        for changes in batch.tables.reversed() {
+            let statements = TableStatements(mappings[changes.table], .sqlite)
+            let time = statements.removalTakesTime
+            try clear(changes, statements)
+            try run(statements.remove, changes.removes, changes, time: time)
+            try run(statements.remove, changes.marks, changes, time: time)
+        }
+    }
+
+    private mutating func clear(
+        _ changes: TableChanges, _ statements: TableStatements,
+    ) throws {
+        guard changes.clears.count > 0 else { return }
+        let keepsSome = changes.clearsExcept.count > 0
+        if keepsSome {
+            let exceptions = statements.makeExceptions
+            try database.execute(sql: exceptions.create)
+            try database.execute(sql: exceptions.empty)
+            try run(exceptions.insert, changes.clearsExcept, changes, time: false)
+        }
+        let sql = statements.clear(keepsSome: keepsSome)
+        try run(sql, changes.clears, changes, time: statements.removalTakesTime)
+    }
+
+    /// Runs a statement for each row; a row that is refused becomes a dead letter.
+    private mutating func run(
+        _ sql: String, _ rows: RowSet, _ changes: TableChanges, time: Bool,
+    ) throws {
+        guard rows.count > 0 else { return }
+        let statement = try database.cachedStatement(sql: sql)
+        let columns = rows.key + rows.values
+        var arguments: [DatabaseValue] = []
+        for row in 0..<rows.count {
+            arguments.removeAll(keepingCapacity: true)
+            for column in columns { arguments.append(Self.value(column, row)) }
+            if time { arguments.append(now.databaseValue) }
+            do {
+                // A statement that fails changes nothing, and the transaction goes on.
+                try statement.execute(arguments: StatementArguments(arguments))
+            } catch let error as DatabaseError where SQLiteSession.isRefusal(error) {
+                refused.append(
+                    DeadLetter(
+                        table: mappings[changes.table].name, identity: rows.identities[row],
+                        code: "sqlite.\(error.extendedResultCode.rawValue)",
+                        message: error.message ?? "refused",
+                    )
+                )
+            }
+        }
+    }
+
+    private static func value(_ column: ColumnVector, _ row: Int) -> DatabaseValue {
+        if column.isNull[row] { return .null }
+        switch column.type {
+        case .integer, .boolean: return column.integers[row].databaseValue
+        case .timestamp:
+            return Timestamp.text(microseconds: column.integers[row]).databaseValue
+        case .real: return column.reals[row].databaseValue
+        case .bytes: return Data(column.bytes(row)).databaseValue
+        case .text, .decimal, .json:
+            return String(decoding: column.bytes(row), as: UTF8.self).databaseValue
+        }
+    }
+
+    /// The primary key of a row.
+    static func values(of identity: RowIdentity, _ mapping: TableMapping) throws -> [DatabaseValue] {
+        guard let ranges = mapping.keys.split(identity.key.span) else {
+            throw SinkError(.halt, code: "sink.key", "a key does not match its pattern")
+        }
+        var parts = ranges.map { Array(identity.key[$0]) }
+        if mapping.member != nil { parts.append(identity.member) }
+        return zip(parts, mapping.primaryKey).map { part, column in
+            switch column.type {
+            case .bytes: Data(part).databaseValue
+            case .integer: (Int64(String(decoding: part, as: UTF8.self)) ?? 0).databaseValue
+            default: String(decoding: part, as: UTF8.self).databaseValue
+            }
+        }
+    }
+
+    /// The key and member of a row's primary key.
+    static func identity(of row: Row, _ mapping: TableMapping) -> RowIdentity {
+        var parts = mapping.primaryKey.indices.map { index -> Bytes in
+            let value: DatabaseValue = row[index]
+            switch value.storage {
+            case .blob(let data): return Array(data)
+            case .int64(let number): return Array("\(number)".utf8)
+            case .string(let text): return Array(text.utf8)
+            case .double(let number): return Array("\(number)".utf8)
+            case .null: return []
+            }
+        }
+        let member = mapping.member == nil ? [] : parts.removeLast()
+        return RowIdentity(key: mapping.keys.key(from: parts), member: member)
+    }
+}

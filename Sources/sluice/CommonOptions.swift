@@ -1,0 +1,103 @@
+import ArgumentParser
+import Foundation
+import Logging
+import SluiceConfiguration
+import SluiceCore
+import SluicePostgres
+import SluiceRedis
+import SluiceSQLite
+
+/// Exit codes, as sysexits.h has them.
+enum Sysexits {
+    static let data = ExitCode(65)
+    static let noInput = ExitCode(66)
+    static let unavailable = ExitCode(69)
+    static let software = ExitCode(70)
+    static let temporary = ExitCode(75)
+    static let permission = ExitCode(77)
+    static let configuration = ExitCode(78)
+}
+
+/// The options that every command on a configuration has.
+struct CommonOptions: ParsableArguments {
+    @Option(name: .shortAndLong, help: "The configuration file.")
+    var config = "sluice.yaml"
+
+    /// Reads the file, or says what is wrong with it and exits.
+    func load() throws -> Configuration {
+        guard let data = FileManager.default.contents(atPath: config) else {
+            Terminal.complain(
+                "there is no configuration at \(config)",
+                hint: "name it with --config; `sluice --help` shows a first one")
+            throw Sysexits.noInput
+        }
+        do {
+            return try ConfigurationReader(environment: ProcessInfo.processInfo.environment)
+                .read(String(decoding: data, as: UTF8.self), file: config)
+        } catch {
+            Terminal.complain("\(error)")
+            throw Sysexits.configuration
+        }
+    }
+}
+
+/// Writes to the standard error.
+enum Terminal {
+    static func complain(_ text: String, hint: String? = nil) {
+        let line = hint.map { "\(text)\n    hint: \($0)" } ?? text
+        FileHandle.standardError.write(Data("sluice: \(line)\n".utf8))
+    }
+
+    static func logger(_ level: Logger.Level = .info) -> Logger {
+        LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
+        var logger = Logger(label: "sluice")
+        logger.logLevel = level
+        return logger
+    }
+}
+
+extension Configuration {
+    /// The server that the configuration names.
+    func endpoint() throws -> RedisEndpoint {
+        guard let endpoint = RedisURL.parse(redis.url, caFile: redis.caFile) else {
+            Terminal.complain("redis.url is no address: expected redis://HOST:PORT/DB")
+            throw Sysexits.configuration
+        }
+        return endpoint
+    }
+
+    /// The sink that the configuration names.
+    func sink(createsTables: Bool? = nil) -> any Sink {
+        let creates = createsTables ?? self.createsTables
+        switch database {
+        case .sqlite(let path):
+            return SQLiteSink(
+                path: path, source: name, mappings: tables, createsTables: creates)
+        case .postgres(let url):
+            return PostgresSink(url: url, source: name, mappings: tables, createsTables: creates)
+        }
+    }
+}
+
+/// Reads the addresses of Redis servers.
+enum RedisURL {
+    static func parse(_ text: String, caFile: String?) -> RedisEndpoint? {
+        guard let components = URLComponents(string: text) else { return nil }
+        let user = components.user.flatMap { $0.isEmpty ? nil : $0 }
+        let path = components.path
+        if components.scheme == "unix" {
+            let query = components.queryItems?.first { $0.name == "db" }?.value
+            return RedisEndpoint(
+                address: .unix(path), user: user, password: components.password,
+                database: query.flatMap(Int.init) ?? 0)
+        }
+        let database = path.isEmpty || path == "/" ? 0 : Int(path.dropFirst())
+        guard let database, database >= 0, let host = components.host, !host.isEmpty else {
+            return nil
+        }
+        return RedisEndpoint(
+            address: .tcp(host: host, port: components.port ?? 6379), user: user,
+            password: components.password, database: database,
+            tls: components.scheme == "rediss" ? RedisEndpoint.TLS(caFile: caFile) : nil)
+    }
+}
