@@ -83,7 +83,7 @@ let package = Package(
         .target(
             name: "SluiceTesting",
             dependencies: [
-                "RESPWire", "SluiceConfiguration", "SluiceCore", "SluiceRedis",
+                "RESPWire", "SluiceCore", "SluiceRedis", "SluiceSQL",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: nio),
                 .product(name: "NIOPosix", package: nio),
@@ -107,15 +107,19 @@ let package = Package(
             dependencies: ["RESPWire", "SluiceCore", "SluiceTesting"],
         ),
         .testTarget(name: "RESPWireTests", dependencies: ["RESPWire", "SluiceTesting"]),
-        .testTarget(name: "ConfigurationTests", dependencies: ["SluiceConfiguration"]),
+        .testTarget(
+            name: "ConfigurationTests",
+            dependencies: ["SluiceConfiguration", "SluiceCore"],
+        ),
         .testTarget(
             name: "SinkTests",
-            dependencies: ["SluicePostgres", "SluiceSQLite", "SluiceTesting"],
+            dependencies: ["SluiceCore", "SluicePostgres", "SluiceSQLite", "SluiceTesting"],
         ),
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "SluiceConfiguration", "SluicePostgres", "SluiceSQLite", "SluiceTesting",
+                "SluiceConfiguration", "SluiceCore", "SluicePostgres", "SluiceSQLite",
+                "SluiceTesting",
             ],
         ),
         .testTarget(name: "CommandTests", dependencies: ["SluiceTesting"]),

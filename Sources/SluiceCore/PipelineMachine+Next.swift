@@ -37,6 +37,11 @@ extension PipelineMachine {
     /// Rows that may have no key, by table.
     public var strayTables: Set<String> { strays }
 
+    /// Forgets the values that need not be written.
+    package mutating func forgetClean() {
+        interpreter.buffer.forgetClean(processed: processed?.offset ?? 0)
+    }
+
     private func wantsCut(now: Duration) -> Bool {
         guard flight == nil, let processed else { return false }
         if gap != nil { return true }

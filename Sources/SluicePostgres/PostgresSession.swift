@@ -183,7 +183,7 @@ final class PostgresSession {
 
     func apply(_ batch: Batch) throws(SinkError) -> BatchOutcome {
         try connection.run("BEGIN")
-        guard try advance(from: batch.from, to: batch.to) else {
+        guard try advance(batch) else {
             try connection.run("ROLLBACK")
             return BatchOutcome()
         }
@@ -196,7 +196,8 @@ final class PostgresSession {
     }
 
     /// Moves the position; false when it was moved by an earlier attempt with the same batch.
-    private func advance(from: Checkpoint, to: Checkpoint) throws(SinkError) -> Bool {
+    private func advance(_ batch: Batch) throws(SinkError) -> Bool {
+        let (from, to) = (batch.from, batch.to)
         func text(_ value: (some CustomStringConvertible)?) -> PostgresConnection.Parameter {
             value.map { .text($0.description) } ?? .null
         }
@@ -204,7 +205,8 @@ final class PostgresSession {
             """
             UPDATE sluice_position SET sequence = $1::bigint, replication_id = $2,
                 replication_offset = $3::bigint, replication_db = $4::bigint,
-                baseline_done = $5::bigint, strays = $6, committed_at = clock_timestamp()
+                baseline_done = $5::bigint, strays = $6, committed_at = clock_timestamp(),
+                rows_written = rows_written + $12::bigint
             WHERE source = $7 AND epoch = $8::bigint AND sequence = $9::bigint
                 AND replication_id IS NOT DISTINCT FROM $10
                 AND replication_offset IS NOT DISTINCT FROM $11::bigint
@@ -214,7 +216,7 @@ final class PostgresSession {
                 text(to.position?.database), text(to.isBaselineDone ? 1 : 0),
                 .text(OwnTables.text(to.strays)), .text(source), text(from.epoch),
                 text(from.sequence), text(from.position?.history.digits),
-                text(from.position?.offset),
+                text(from.position?.offset), text(batch.rowCount),
             ])
         if result.changed == 1 { return true }
         if try checkpoint() == to { return false }

@@ -19,6 +19,7 @@ public enum OwnTables {
                 replication_db \(integer),
                 baseline_done \(integer) NOT NULL,
                 strays \(text) NOT NULL,
+                rows_written \(integer) NOT NULL DEFAULT 0,
                 committed_at \(time)
             )
             """,

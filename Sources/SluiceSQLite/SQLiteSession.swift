@@ -160,7 +160,7 @@ final class SQLiteSession: Sendable {
 
     func apply(_ batch: Batch) throws(SinkError) -> BatchOutcome {
         try write { [self] database in
-            guard try advance(from: batch.from, to: batch.to, database) else {
+            guard try advance(batch, database) else {
                 return BatchOutcome()
             }
             let now = Timestamp.text(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000))
@@ -172,20 +172,21 @@ final class SQLiteSession: Sendable {
     }
 
     /// Moves the position; false when it was moved by an earlier attempt with the same batch.
-    private func advance(
-        from: Checkpoint, to: Checkpoint, _ database: Database,
-    ) throws -> Bool {
+    private func advance(_ batch: Batch, _ database: Database) throws -> Bool {
+        let (from, to) = (batch.from, batch.to)
         try database.execute(
             sql: """
                 UPDATE sluice_position SET sequence = ?, replication_id = ?, replication_offset = ?,
                     replication_db = ?, baseline_done = ?, strays = ?,
+                    rows_written = rows_written + ?,
                     committed_at = strftime('%Y-%m-%d %H:%M:%f', 'now')
                 WHERE source = ? AND epoch = ? AND sequence = ? AND replication_id IS ?
                     AND replication_offset IS ?
                 """,
             arguments: [
                 to.sequence, to.position?.history.digits, to.position?.offset,
-                to.position?.database, to.isBaselineDone, OwnTables.text(to.strays), source,
+                to.position?.database, to.isBaselineDone, OwnTables.text(to.strays), batch.rowCount,
+                source,
                 from.epoch, from.sequence, from.position?.history.digits, from.position?.offset,
             ],
         )

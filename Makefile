@@ -1,0 +1,45 @@
+# `make demo` and `make test` are all that a newcomer needs; both install what they need.
+SWIFT ?= swift
+BUILD = $(SWIFT) build -c release
+SECONDS_OF_DEMO ?= 10
+
+.PHONY: help demo test build lint format benchmark clean
+
+help:
+	@echo "make demo       see it work (first build: 5 to 10 minutes, then 15 seconds)"
+	@echo "make test       pass all tests (first build: 5 to 10 minutes, then 5 minutes)"
+	@echo "make lint       check the format"
+	@echo "make benchmark  measure beside redis-server, a replica and psql (5 minutes)"
+
+demo:
+	@scripts/install-dependencies
+	@echo "Building Sluice (5 to 10 minutes the first time) …"
+	@scripts/with-hint "does 'swift --version' print 6.2 or later?" $(BUILD) --product sluice
+	@scripts/with-hint "the lines above say what differs; --keep keeps the database and logs" \
+		$$($(BUILD) --show-bin-path)/sluice demo --seconds $(SECONDS_OF_DEMO)
+
+test:
+	@scripts/install-dependencies tests
+	@echo "Building Sluice and its tests (5 to 10 minutes the first time) …"
+	@scripts/with-hint "does 'swift --version' print 6.2 or later?" $(BUILD) --build-tests
+	@echo "Testing (about 5 minutes) …"
+	@scripts/with-hint "run one again with: swift test -c release --filter NAME" \
+		$(SWIFT) test -c release --skip-build --no-parallel
+
+build:
+	@scripts/install-dependencies
+	@$(BUILD) --product sluice
+
+lint:
+	@$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests
+
+format:
+	@$(SWIFT) format --in-place --parallel --recursive Package.swift Sources Tests
+
+benchmark: 
+	@scripts/install-dependencies tests
+	@$(BUILD) --product sluice
+	@Benchmarks/run
+
+clean:
+	@rm -rf .build

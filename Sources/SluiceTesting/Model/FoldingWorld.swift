@@ -1,0 +1,72 @@
+import SluiceCore
+
+/// A world without faults, for what folding leaves.
+public enum FoldingWorld {
+    /// Runs the same random commands through a machine, and returns the database.
+    ///
+    /// - Parameters:
+    ///   - seed: What the commands are.
+    ///   - isCutEachTime: Whether each command is committed alone; else all are at the end.
+    public static func database(seed: UInt64, isCutEachTime: Bool) -> ModelDatabase {
+        var random = SplitMix64(seed: seed)
+        var redis = ModelRedis()
+        var traffic = ModelTraffic()
+        var database = ModelDatabase(mappings: ModelTraffic.mappings)
+        var machine = PipelineMachine(
+            mappings: ModelTraffic.mappings, database: 0, policy: PipelinePolicy(),
+            stored: database.open(), seed: seed,
+        )
+        machine.learn(ModelTraffic.descriptions)
+        machine.linkResynchronised(
+            Position(history: redis.history, offset: redis.offset, database: 0))
+        settle(&machine, &database, redis)
+        for _ in 0..<80 {
+            traffic.run(on: &redis, random: &random)
+            receive(redis, &machine)
+            if isCutEachTime { settle(&machine, &database, redis) }
+        }
+        settle(&machine, &database, redis)
+        return database
+    }
+
+    private static func receive(_ redis: ModelRedis, _ machine: inout PipelineMachine) {
+        for command in redis.commands(after: machine.streamOffset) {
+            var bytes: Bytes = []
+            var arguments: [Range<Int>] = []
+            for argument in command.arguments {
+                let start = bytes.count
+                bytes += Array(argument.utf8)
+                arguments.append(start..<bytes.count)
+            }
+            machine.receive(
+                bytes.span, arguments: arguments, isOversized: false,
+                length: Int(command.end - command.start),
+            )
+        }
+        machine.chunkReceived(now: .zero)
+    }
+
+    private static func settle(
+        _ machine: inout PipelineMachine, _ database: inout ModelDatabase, _ redis: ModelRedis,
+    ) {
+        var now = Duration.zero
+        for _ in 0..<1_000 {
+            now += .seconds(2)
+            machine.requestCut()
+            switch machine.next(now: now) {
+            case .commit(let batch):
+                do throws(SinkError) { try database.apply(batch) } catch {
+                    preconditionFailure("\(error)")
+                }
+                machine.committed(BatchOutcome(), now: now)
+            case .read(let items):
+                let results = items.map { redis.read($0, database: 0) }
+                machine.readFinished(results, offset: redis.offset, history: redis.history, now: now)
+            case .scan: machine.scanFinished([], cursor: [0x30], now: now)
+            case .sweep: machine.sweepFinished(missing: 0, last: nil)
+            case .wait, .finish: if machine.isSettled, !machine.isBaselineRunning { return }
+            }
+        }
+        preconditionFailure("never settled")
+    }
+}

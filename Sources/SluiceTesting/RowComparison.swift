@@ -1,0 +1,198 @@
+internal import Foundation
+public import SluiceCore
+internal import SluiceSQL
+
+/// Compares every mapped row of a database with Redis, while nobody writes.
+///
+/// It reads both with plain commands and plain SQL, and shares nothing with the way that the rows
+/// went.
+public struct RowComparison {
+    /// What was found.
+    public struct Outcome: Sendable {
+        /// The rows that were compared.
+        public var compared = 0
+        /// What differs, as sentences.
+        public var differences: [String] = []
+    }
+
+    private let mappings: [TableMapping]
+    private let isPostgres: Bool
+    private let query: (String) throws -> [[String?]]
+
+    /// Creates a comparison.
+    ///
+    /// - Parameters:
+    ///   - mappings: The tables.
+    ///   - isPostgres: Whether the database is PostgreSQL; else it is SQLite.
+    ///   - query: Runs SQL.
+    public init(
+        mappings: [TableMapping], isPostgres: Bool, query: @escaping (String) throws -> [[String?]],
+    ) {
+        self.mappings = mappings
+        self.isPostgres = isPostgres
+        self.query = query
+    }
+
+    /// Compares.
+    public func run(_ redis: RedisClient) async throws -> Outcome {
+        var outcome = Outcome()
+        for mapping in mappings {
+            let actual = try stored(mapping)
+            let expected = try await expected(mapping, redis)
+            for (row, values) in expected {
+                outcome.compared += 1
+                if actual[row] != values {
+                    outcome.differences.append(
+                        "\(mapping.name) \(row): expected \(values), found \(actual[row] ?? ["-"])")
+                }
+            }
+            for row in actual.keys where expected[row] == nil {
+                outcome.compared += 1
+                outcome.differences.append("\(mapping.name) \(row): not in Redis")
+            }
+        }
+        return outcome
+    }
+
+    // MARK: The database
+
+    private func stored(_ mapping: TableMapping) throws -> [[String]: [String]] {
+        let key = mapping.primaryKey.map { Dialect.quote($0.name) }
+        let values = mapping.values.map(expression)
+        let sql = "SELECT \((key + values).joined(separator: ", ")) FROM "
+            + Dialect.quote(mapping.name)
+        var rows: [[String]: [String]] = [:]
+        for row in try query(sql) {
+            let texts = row.map { $0 ?? "null" }
+            let values = zip(texts.dropFirst(key.count), mapping.values).map(normal)
+            rows[Array(texts.prefix(key.count))] = values
+        }
+        return rows
+    }
+
+    private func expression(_ column: Column) -> String {
+        let name = Dialect.quote(column.name)
+        guard column.type == .timestamp else { return name }
+        return isPostgres
+            ? "(extract(epoch from \(name)) * 1000)::bigint"
+            : "CAST(round((julianday(\(name)) - 2440587.5) * 86400000) AS INTEGER)"
+    }
+
+    private func normal(_ text: String, _ column: Column) -> String {
+        guard text != "null" else { return text }
+        switch column.type {
+        case .real: return Double(text).map { "\($0)" } ?? text
+        case .json: return Self.canonical(text)
+        default: return text
+        }
+    }
+
+    private static func canonical(_ text: String) -> String {
+        guard
+            let value = try? JSONSerialization.jsonObject(
+                with: Data(text.utf8), options: [.fragmentsAllowed]),
+            let data = try? JSONSerialization.data(
+                withJSONObject: value, options: [.sortedKeys, .fragmentsAllowed])
+        else { return text }
+        return String(decoding: data, as: UTF8.self)
+    }
+
+    // MARK: Redis
+
+    private func expected(
+        _ mapping: TableMapping, _ redis: RedisClient,
+    ) async throws -> [[String]: [String]] {
+        var rows: [[String]: [String]] = [:]
+        let glob = String(decoding: mapping.keys.glob, as: UTF8.self)
+        let keys = try await redis.send("KEYS", glob).compactMap { $0 }
+        for key in keys {
+            let bytes = Array(key.utf8)
+            guard let ranges = mapping.keys.split(bytes.span) else { continue }
+            let parts = ranges.map { String(decoding: bytes[$0], as: UTF8.self) }
+            for (member, values) in try await values(mapping, key, redis) {
+                rows[parts + (member.map { [$0] } ?? [])] = values
+            }
+        }
+        return rows
+    }
+
+    private func values(
+        _ mapping: TableMapping, _ key: String, _ redis: RedisClient,
+    ) async throws -> [(String?, [String])] {
+        func texts(_ command: String...) async throws -> [String] {
+            try await redis.send(command).map { $0 ?? "null" }
+        }
+        switch mapping.type {
+        case .string:
+            let value = normal(try await texts("GET", key)[0], mapping.values[0])
+            return [(nil, [value] + (try await deadline(mapping, key, redis)))]
+        case .hash:
+            return [(nil, try await hash(mapping, key, redis))]
+        case .sortedSet:
+            let pairs = try await texts("ZRANGE", key, "0", "-1", "WITHSCORES")
+            return stride(from: 0, to: pairs.count, by: 2).map { index in
+                (pairs[index], [normal(pairs[index + 1], mapping.values[0])])
+            }
+        case .set: return try await texts("SMEMBERS", key).map { ($0, []) }
+        case .list:
+            let items = try await texts("LRANGE", key, "0", "-1")
+            let data = try JSONSerialization.data(withJSONObject: items)
+            let text = Self.canonical(String(decoding: data, as: UTF8.self))
+            return [(nil, [text] + (try await deadline(mapping, key, redis)))]
+        case .stream:
+            return try await entries(key, redis)
+        }
+    }
+
+    private func deadline(
+        _ mapping: TableMapping, _ key: String, _ redis: RedisClient,
+    ) async throws -> [String] {
+        guard mapping.deadline != nil else { return [] }
+        let time = try await redis.send("PEXPIRETIME", key)[0] ?? "-1"
+        return [time == "-1" ? "null" : time]
+    }
+
+    private func hash(
+        _ mapping: TableMapping, _ key: String, _ redis: RedisClient,
+    ) async throws -> [String] {
+        let pairs = try await redis.send("HGETALL", key).map { $0 ?? "" }
+        var fields: [String: String] = [:]
+        for index in stride(from: 0, to: pairs.count, by: 2) {
+            fields[pairs[index]] = pairs[index + 1]
+        }
+        var values = zip(mapping.fields, mapping.values).map { field, column -> String in
+            guard let text = fields.removeValue(forKey: String(decoding: field, as: UTF8.self))
+            else { return "null" }
+            if column.type == .timestamp {
+                return Timestamp.microseconds(Array(text.utf8).span).map { "\($0 / 1_000)" } ?? text
+            }
+            return normal(text, column)
+        }
+        if mapping.rest != nil {
+            let data = try JSONSerialization.data(withJSONObject: fields)
+            values.append(
+                fields.isEmpty ? "null" : Self.canonical(String(decoding: data, as: UTF8.self)))
+        }
+        return values + (try await deadline(mapping, key, redis))
+    }
+
+    // XRANGE nests, so its flat texts are taken apart with the help of XLEN and identifiers alone.
+    private func entries(
+        _ key: String, _ redis: RedisClient,
+    ) async throws -> [(String?, [String])] {
+        let script = """
+            local out = {}
+            for _, e in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do
+              out[#out + 1] = e[1]
+              local o = {}
+              for i = 1, #e[2], 2 do o[e[2][i]] = e[2][i + 1] end
+              out[#out + 1] = cjson.encode(o)
+            end
+            return out
+            """
+        let texts = try await redis.send("EVAL_RO", script, "1", key).map { $0 ?? "null" }
+        return stride(from: 0, to: texts.count, by: 2).map { index in
+            (texts[index], [Self.canonical(texts[index + 1])])
+        }
+    }
+}

@@ -1,0 +1,196 @@
+public import SluiceCore
+
+/// What every sink must do. A test gives it a fresh sink and a way to look at the rows.
+public struct SinkConformance {
+    /// The tables that the sink must be made with.
+    public static let mappings: [TableMapping] = [
+        TableMapping(
+            name: "conform_counters", keys: pattern("c:"), type: .string,
+            columns: [Column(name: "value", type: .integer)], settledAt: "settled_at",
+        ),
+        TableMapping(
+            name: "conform_hashes", keys: pattern("h:"), type: .hash,
+            fields: [Array("n".utf8), Array("t".utf8)],
+            columns: [Column(name: "n", type: .integer), Column(name: "t", type: .text)],
+            rest: "rest", onDelete: .mark("gone_at"),
+        ),
+        TableMapping(
+            name: "conform_scores", keys: pattern("z:"), type: .sortedSet,
+            columns: [Column(name: "score", type: .real)],
+            member: Column(name: "member", type: .text),
+        ),
+    ]
+
+    private static func pattern(_ prefix: String) -> KeyPattern {
+        KeyPattern(segments: [
+            .literal(Array(prefix.utf8)), .placeholder(Column(name: "id", type: .text)),
+        ])
+    }
+
+    private let make: () -> any Sink
+    private let query: (String) throws -> [[String?]]
+
+    /// Creates the suite.
+    ///
+    /// - Parameters:
+    ///   - make: Makes a sink on the same database.
+    ///   - query: Runs SQL there.
+    public init(make: @escaping () -> any Sink, query: @escaping (String) throws -> [[String?]]) {
+        self.make = make
+        self.query = query
+    }
+
+    /// Runs all of it.
+    ///
+    /// - Returns: What is not as it must be, as sentences.
+    public func failures() async throws -> [String] {
+        var failures: [String] = []
+        func expect(_ holds: Bool, _ sentence: String) {
+            if !holds { failures.append(sentence) }
+        }
+        let sink = make()
+        let stored = try await sink.open()
+        let first = BatchWriter.first(stored)
+        _ = try await sink.apply(first)
+        var writer = BatchWriter(first.to)
+        expect(stored.checkpoint.position == nil, "a new database has no position")
+
+        var batch = writer.batch { machine in
+            machine.send("INCRBY", "c:a", "5")
+            machine.send("HSET", "h:a", "n", "1", "t", "x", "o", "1")
+            machine.send("ZADD", "z:a", "1.5", "m", "2.5", "n")
+        }
+        _ = try await sink.apply(batch)
+        expect(try values("value", "conform_counters") == ["5"], "an add to a missing row is a put")
+        _ = try await sink.apply(batch)
+        expect(try values("value", "conform_counters") == ["5"], "a batch is applied once")
+
+        batch = writer.batch { machine in
+            machine.send("INCRBY", "c:a", "3")
+            machine.send("HSET", "h:a", "t", "y", "p", "2")
+            machine.send("ZINCRBY", "z:a", "0.1", "m")
+        }
+        _ = try await sink.apply(batch)
+        expect(try values("value", "conform_counters") == ["8"], "an add adds")
+        expect(try values("n", "conform_hashes") == ["1"], "a patch leaves other columns")
+        expect(try values("t", "conform_hashes") == ["y"], "a patch sets its column")
+        let rest = try values("rest", "conform_hashes").first ?? ""
+        expect(
+            rest.contains("\"o\"") && rest.contains("\"p\""), "a patch of the rest keeps its fields")
+        let score = try values("score", "conform_scores", "WHERE member = 'm'").first ?? ""
+        expect(Double(score) == 1.5 + 0.1, "a real is added as Redis adds it")
+
+        let skipped = Batch(from: batch.from, to: writer.afterNext)
+        await expectFenced(sink, skipped, "a batch that does not follow is fenced", &failures)
+
+        batch = writer.batch { machine in
+            machine.send("DEL", "h:a")
+            machine.send("DEL", "z:a")
+            machine.send("ZADD", "z:a", "7", "k")
+            machine.send("DEL", "c:a")
+        }
+        _ = try await sink.apply(batch)
+        expect(try values("value", "conform_counters").isEmpty, "a removal deletes")
+        expect(try values("score", "conform_scores").map { Double($0) } == [7], "a clear spares puts")
+        expect(
+            try values("count(gone_at)", "conform_hashes") == ["1"], "a mark leaves the row and marks")
+
+        batch = writer.batch { machine in machine.send("HINCRBY", "h:a", "n", "4") }
+        _ = try await sink.apply(batch)
+        expect(try values("n", "conform_hashes") == ["4"], "a marked row starts afresh")
+        expect(try values("t", "conform_hashes") == ["null"], "… with its other columns null")
+        expect(try values("count(gone_at)", "conform_hashes") == ["0"], "… and without the mark")
+
+        let page = try await sink.page(table: 2, after: nil, limit: 10)
+        expect(
+            page == [RowIdentity(key: Array("z:a".utf8), member: Array("k".utf8))],
+            "a page names keys and members")
+        let next = try await sink.page(table: 2, after: page.first, limit: 10)
+        expect(next.isEmpty, "the page after the last row is empty")
+
+        await sink.close()
+        let second = make()
+        let restored = try await second.open()
+        expect(restored.checkpoint.position == batch.to.position, "the position is remembered")
+        expect(restored.checkpoint.epoch == stored.checkpoint.epoch + 1, "opening raises the epoch")
+        let late = writer.batch { machine in machine.send("INCR", "c:late") }
+        await expectFenced(second, late, "a batch of an older epoch is fenced", &failures)
+        expect(try values("value", "conform_counters").isEmpty, "a fenced batch changes nothing")
+        await second.close()
+        return failures
+    }
+
+    private func expectFenced(
+        _ sink: any Sink, _ batch: Batch, _ sentence: String, _ failures: inout [String],
+    ) async {
+        do throws(SinkError) {
+            _ = try await sink.apply(batch)
+            failures.append(sentence)
+        } catch {
+            if error.response != .fenced { failures.append("\(sentence): \(error)") }
+        }
+    }
+
+    private func values(_ column: String, _ table: String, _ rest: String = "") throws -> [String] {
+        try query("SELECT \(column) FROM \(table) \(rest)").map { $0[0] ?? "null" }
+    }
+}
+
+/// Makes batches from commands, through a real machine.
+struct BatchWriter: ~Copyable {
+    private var machine: PipelineMachine
+    private var now = Duration.zero
+    private var last: Checkpoint
+
+    /// The batch that begins: a position, and a baseline of nothing.
+    static func first(_ stored: StoredState) -> Batch {
+        var to = stored.checkpoint
+        to.sequence += 1
+        to.position = Position(history: ReplicationID("h"), offset: 100, database: 0)
+        to.isBaselineDone = true
+        return Batch(from: stored.checkpoint, to: to)
+    }
+
+    init(_ checkpoint: Checkpoint) {
+        last = checkpoint
+        machine = PipelineMachine(
+            mappings: SinkConformance.mappings, database: 0, policy: PipelinePolicy(),
+            stored: StoredState(checkpoint: checkpoint), seed: 1,
+        )
+        machine.linkContinued(history: nil)
+    }
+
+    /// A checkpoint that no batch leads to.
+    var afterNext: Checkpoint {
+        var checkpoint = last
+        checkpoint.sequence += 9
+        return checkpoint
+    }
+
+    mutating func send(_ arguments: String...) {
+        var bytes: Bytes = []
+        var ranges: [Range<Int>] = []
+        for argument in arguments {
+            let start = bytes.count
+            bytes += Array(argument.utf8)
+            ranges.append(start..<bytes.count)
+        }
+        machine.receive(bytes.span, arguments: ranges, isOversized: false, length: 10)
+    }
+
+    /// The batch that some commands lead to.
+    mutating func batch(_ commands: (inout BatchWriter) -> Void) -> Batch {
+        commands(&self)
+        machine.chunkReceived(now: now)
+        now += .seconds(5)
+        machine.requestCut()
+        guard case .commit(let batch) = machine.next(now: now) else {
+            preconditionFailure("no batch is due")
+        }
+        machine.committed(BatchOutcome(), now: now)
+        // The next commands must not fold into values that the buffer knows.
+        machine.forgetClean()
+        last = batch.to
+        return batch
+    }
+}

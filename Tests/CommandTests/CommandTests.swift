@@ -1,0 +1,102 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+@Suite("Commands", .serialized)
+struct CommandTests {
+    static func run(_ arguments: String...) throws -> (code: Int32, output: String) {
+        let folder = try TemporaryFolder()
+        return try SluiceProcess.run(arguments, in: folder.url)
+    }
+
+    static func config(_ text: String, in folder: TemporaryFolder) throws -> String {
+        let file = folder.url.appending(path: "sluice.yaml")
+        try text.write(to: file, atomically: true, encoding: .utf8)
+        return file.path
+    }
+
+    @Test("--help names every command and shows a first configuration")
+    func help() throws {
+        let result = try Self.run("--help")
+        #expect(result.code == 0)
+        for command in ["run", "demo", "check", "schema", "status", "flush", "version", "tables:"] {
+            #expect(result.output.contains(command))
+        }
+        #expect(try Self.run("version").output.hasPrefix("sluice "))
+    }
+
+    @Test("exit codes follow sysexits")
+    func exitCodes() throws {
+        let folder = try TemporaryFolder()
+        #expect(try Self.run("run", "--config", "/nowhere.yaml").code == 66)
+        #expect(try Self.run("run", "--wrong").code == 64)
+        let wrong = try Self.config("tabels: {}", in: folder)
+        let result = try Self.run("run", "--config", wrong)
+        #expect(result.code == 78)
+        #expect(result.output.contains("did you mean `tables`?"))
+        let idle = try Self.config(
+            "admin: { listen: '127.0.0.1:1' }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+            in: folder)
+        #expect(try Self.run("status", "--config", idle).code == 69)
+        #expect(try Self.run("flush", "--config", idle).code == 69)
+    }
+
+    @Test("schema prints DDL, and --apply makes the tables")
+    func schema() throws {
+        let folder = try TemporaryFolder()
+        let database = folder.url.appending(path: "x.db").path
+        let config = try Self.config(
+            "database: { url: 'sqlite:\(database)', create_tables: false }\n"
+                + "tables: { a: { keys: 'k:<i>', string: { v: real } } }", in: folder)
+        let printed = try Self.run("schema", "--config", config)
+        #expect(printed.output.contains("CREATE TABLE IF NOT EXISTS \"a\""))
+        #expect(printed.output.contains("sluice_position"))
+        let check = try Self.run("check", "--config", config)
+        #expect(check.code != 0)
+        #expect(check.output.contains("schema.table"))
+        #expect(try Self.run("schema", "--apply", "--config", config).code == 0)
+        #expect(try Self.run("check", "--config", config).output.contains("1 tables fit"))
+    }
+
+    @Test("a table that lacks a column or a key is refused with what is missing")
+    func tablesThatDoNotFit() throws {
+        let folder = try TemporaryFolder()
+        let database = folder.url.appending(path: "x.db").path
+        for (sql, expected) in [
+            ("CREATE TABLE a (i TEXT PRIMARY KEY)", "lacks the column v"),
+            ("DROP TABLE a", ""), ("CREATE TABLE a (i TEXT, v REAL)", "lacks a primary key"),
+        ] {
+            let shell = try ServerProcess(
+                ["python3", "-c", "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); "
+                    + "c.execute(sys.argv[2]); c.commit()", database, sql],
+                log: folder.url.appending(path: "python.log"))
+            shell.wait()
+            guard !expected.isEmpty else { continue }
+            let config = try Self.config(
+                "database: { url: 'sqlite:\(database)' }\n"
+                    + "tables: { a: { keys: 'k:<i>', string: { v: real } } }", in: folder)
+            let result = try Self.run("run", "--config", config)
+            #expect(result.code == 65, "\(result.output)")
+            #expect(result.output.contains(expected), "\(result.output)")
+        }
+    }
+
+    @Test("without Redis it waits and says so once; SIGTERM ends it in good order")
+    func waits() async throws {
+        let folder = try TemporaryFolder()
+        let port = try FreePort.find()
+        let sluice = try SluiceProcess(in: folder.url, configuration: """
+            redis: { url: 'redis://127.0.0.1:\(port)' }
+            database: { url: 'sqlite:\(folder.url.appending(path: "x.db").path)' }
+            tables: { a: { keys: 'k:<i>', set: { member: m } } }
+            """)
+        try sluice.start()
+        let says = await Eventually.holds { sluice.log.contains("Waiting for Redis") }
+        #expect(says)
+        // Long enough for several attempts.
+        try await ContinuousClock().sleep(for: .seconds(2))
+        #expect(sluice.log.components(separatedBy: "Waiting for Redis").count == 2, "\(sluice.log)")
+        #expect(try sluice.command("status").code == 75)
+        #expect(sluice.stop(SIGTERM) == 0)
+    }
+}

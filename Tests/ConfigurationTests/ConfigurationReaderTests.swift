@@ -1,0 +1,125 @@
+import SluiceConfiguration
+import SluiceCore
+import Testing
+
+@Suite("Configuration")
+struct ConfigurationReaderTests {
+    static func read(_ text: String) throws -> Configuration {
+        try ConfigurationReader(environment: ["PW": "p:w"]).read(text, file: "sluice.yaml")
+    }
+
+    static func mistakes(_ text: String) -> [String] {
+        do {
+            _ = try read(text)
+            return []
+        } catch let error as ConfigurationError {
+            return error.mistakes.map(\.description)
+        } catch {
+            return ["\(error)"]
+        }
+    }
+
+    @Test("every setting but the tables has a default")
+    func defaults() throws {
+        let configuration = try Self.read("tables: { v: { keys: 'v:<id>', string: { n: integer } } }")
+        #expect(configuration.redis.url == "redis://127.0.0.1:6379/0")
+        #expect(configuration.database == .sqlite(path: "sluice.db"))
+        #expect(configuration.policy.interval == .seconds(1))
+        #expect(configuration.policy.rowsMax == 50_000)
+        #expect(configuration.tables[0].primaryKey == [Column(name: "id", type: .text)])
+    }
+
+    @Test("a full configuration is read")
+    func full() throws {
+        let configuration = try Self.read(
+            """
+            name: shop
+            redis: { url: 'rediss://u:${PW}@host:1/3', tls_ca_file: ca.pem, capture: replication }
+            database: { url: 'postgres://a@b/c', create_tables: false }
+            sync: { interval: 250ms, max_rows: 10 }
+            buffer: { max_memory: 64MB }
+            admin: { listen: 'localhost:0' }
+            tables:
+              s:
+                keys: 'session:<id:integer>:x'
+                hash: { user_id: integer, cart: json }
+                rest: extra
+                expires_at: expires_at
+                settled_at: settled_at
+                on_delete: { mark: gone_at }
+              z: { keys: 'z:<b>', sorted_set: { member: 'player:integer', score: points } }
+              e: { keys: 'e:<t>', stream: { id: event_id, fields: payload } }
+            """)
+        #expect(configuration.redis.url == "rediss://u:p:w@host:1/3")
+        #expect(configuration.policy.interval == .milliseconds(250))
+        #expect(configuration.policy.memoryMax == 64 << 20)
+        #expect(!configuration.createsTables)
+        let session = configuration.tables[0]
+        #expect(session.values.map(\.name) == ["user_id", "cart", "extra", "expires_at"])
+        #expect(session.onDelete == .mark("gone_at"))
+        #expect(configuration.tables[1].primaryKey.map(\.type) == [.text, .integer])
+        #expect(configuration.tables[2].onDelete == .keep)
+    }
+
+    @Test("all mistakes are reported at once, each with its line and a hint")
+    func allAtOnce() {
+        let found = Self.mistakes(
+            """
+            redis:
+              urll: redis://x
+            sync:
+              interval: fast
+            tables:
+              a:
+                keys: "a:<id>"
+                string: { n: integr }
+              b:
+                keys: "b"
+                hash: { x: text }
+              c:
+                string: { n: integer }
+            """)
+        #expect(found.count == 5, "\(found)")
+        #expect(found[0].hasPrefix("line 2: redis.urll: unknown setting"))
+        #expect(found[0].contains("did you mean `url`?"))
+        #expect(found[1].hasPrefix("line 4: sync.interval"))
+        #expect(found[2].hasPrefix("line 8: tables.a.string: `integr` is no type"))
+        #expect(found[3].contains("tables.b.keys: expected at least one placeholder"))
+        #expect(found[4].contains("tables.c.keys: is missing"))
+    }
+
+    @Test(
+        "each mistake says what was expected",
+        arguments: [
+            ("", "no table is mapped"),
+            ("tables: {", "no YAML"),
+            ("tables: { a: { keys: 'k:<id>' } }", "expected one of"),
+            ("tables: { a: { keys: '<a><b>', string: { n: text } } }", "two placeholders touch"),
+            ("tables: { a: { keys: 'k:<i:real>', string: { n: text } } }", "text, integer or bytes"),
+            ("tables: { a: { keys: 'k:<n>', string: { n: text } } }", "named twice"),
+            ("tables: { a: { keys: 'k:<i>', set: { member: m }, expires_at: e } }", "one row a key"),
+            ("tables: { a: { keys: 'k:<i>', string: { n: text }, on_expire: keep } }", "not there yet"),
+            ("tables: { a: { keys: 'k:<i>', stream: { id: i2, fields: f }, on_delete: delete } }",
+             "append-only"),
+            ("redis: { capture: tracking }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+             "planned"),
+            ("database: { url: mysql://x }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+             "planned"),
+            ("redis: { url: 'redis://${NONE}' }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+             "no NONE"),
+            ("tables:\n  a: { keys: 'k:<i>', set: { member: m } }\n"
+             + "  b: { keys: 'k:x<i>', set: { member: m } }", "belong to a too"),
+        ])
+    func messages(text: String, expected: String) {
+        let found = Self.mistakes(text)
+        #expect(found.contains { $0.contains(expected) }, "\(found)")
+    }
+
+    @Test("tables of different types may share keys")
+    func shared() {
+        let found = Self.mistakes(
+            "tables:\n  a: { keys: '<k>', set: { member: m } }\n"
+                + "  b: { keys: '<k>', string: { v: bytes } }")
+        #expect(found.isEmpty)
+    }
+}

@@ -1,0 +1,121 @@
+import Foundation
+import SluiceConfiguration
+import SluiceCore
+import SluicePostgres
+import SluiceSQLite
+import SluiceTesting
+import Testing
+
+enum DatabaseKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
+    case sqlite, postgres
+    var testDescription: String { rawValue }
+}
+
+/// A Redis, a database and a Sluice of a test's own.
+final class Bench: @unchecked Sendable {
+    // Unchecked: a test uses it from one task at a time, except for clients of Redis.
+    static let tables = """
+        tables:
+          counters:
+            keys: "c:<id>"
+            string: { value: integer }
+          sessions:
+            keys: "session:<id>"
+            hash: { user_id: integer, last_seen: timestamp, cart: json }
+            rest: extra
+            expires_at: expires_at
+          scores:
+            keys: "z:<board>"
+            sorted_set: { member: player, score: points }
+          tags:
+            keys: "s:<name>"
+            set: { member: tag }
+          queues:
+            keys: "l:<name>"
+            list: { items: json }
+          texts:
+            keys: "t:<name>"
+            string: { value: text }
+          events:
+            keys: "e:<topic>"
+            stream: { id: event_id, fields: payload }
+        """
+
+    let folder: TemporaryFolder
+    let redis: RedisServer
+    let postgres: PostgresServer?
+    let sluice: SluiceProcess
+    let configuration: Configuration
+    private let kind: DatabaseKind
+    private var path: String { folder.url.appending(path: "test.db").path }
+
+    init(
+        _ kind: DatabaseKind, tables: String = Bench.tables, redisOptions: [String] = [],
+        interval: String = "100ms",
+    ) async throws {
+        self.kind = kind
+        folder = try TemporaryFolder("sluice-test")
+        redis = try await RedisServer(in: folder.url, options: redisOptions)
+        postgres = kind == .postgres ? try await PostgresServer(in: folder.url) : nil
+        let database = folder.url.appending(path: "test.db").path
+        let yaml = """
+            redis:
+              url: redis://127.0.0.1:\(redis.port)/0
+            database:
+              url: \(postgres?.url ?? "sqlite:\(database)")
+            sync:
+              interval: \(interval)
+
+            """ + tables
+        configuration = try ConfigurationReader(environment: [:]).read(yaml, file: "test")
+        sluice = try SluiceProcess(in: folder.url, configuration: yaml)
+    }
+
+    /// Starts Sluice, and waits until it has read what was there.
+    func start() async throws {
+        try sluice.start()
+        let isReady = await Eventually.holds {
+            await status()?["isBaselineDone"] as? Bool == true
+        }
+        try #require(isReady, "\(sluice.log)")
+    }
+
+    /// What the running instance says.
+    func status() async -> [String: Any]? {
+        guard let result = try? sluice.command("status", "--json"),
+            let object = try? JSONSerialization.jsonObject(with: Data(result.output.utf8))
+        else { return nil }
+        return object as? [String: Any]
+    }
+
+    /// A number of the status' counters.
+    func counter(_ name: String) async -> Int {
+        let counters = await status()?["counters"] as? [String: Any]
+        return counters?[name] as? Int ?? -1
+    }
+
+    func flush() throws {
+        let result = try sluice.command("flush")
+        try #require(result.code == 0, "\(result.output) \(sluice.log)")
+    }
+
+    func query(_ sql: String) throws -> [[String?]] {
+        if let postgres { return try PostgresQuery(url: postgres.url).rows(sql) }
+        return try SQLiteQuery(path: path).rows(sql)
+    }
+
+    func number(_ sql: String) throws -> Int? {
+        try query(sql).first?.first?.flatMap { Int($0) }
+    }
+
+    /// Expects every row to equal Redis.
+    func expectEqual(_ comment: String = "") async throws {
+        let client = try await redis.connect()
+        defer { client.close() }
+        let comparison = RowComparison(
+            mappings: configuration.tables, isPostgres: kind == .postgres
+        ) { try self.query($0) }
+        let outcome = try await comparison.run(client)
+        #expect(outcome.differences.isEmpty, "\(comment) \(outcome.differences.prefix(5))")
+    }
+}

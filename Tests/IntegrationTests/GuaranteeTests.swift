@@ -1,0 +1,156 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+@Suite("Guarantees", .serialized)
+struct GuaranteeTests {
+    @Test("when WAIT returns, the write is in the database", arguments: DatabaseKind.allCases)
+    func waiting(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind, interval: "30s")
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        for count in 1...500 {
+            try await client.send("INCR", "c:waited")
+            let replicas = try await client.send("WAIT", "1", "5000")
+            #expect(replicas == ["1"])
+            let stored = try bench.number("SELECT value FROM counters WHERE id = 'waited'")
+            try #require(stored == count)
+        }
+    }
+
+    @Test("many waiting clients share commits")
+    func sharedCommits() async throws {
+        let bench = try await Bench(.sqlite, interval: "30s")
+        try await bench.start()
+        let before = await bench.counter("commits")
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<100 {
+                group.addTask {
+                    let client = try await bench.redis.connect()
+                    defer { client.close() }
+                    for _ in 0..<5 {
+                        try await client.send("INCR", "c:\(number)")
+                        #expect(try await client.send("WAIT", "1", "10000") == ["1"])
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
+        let commits = await bench.counter("commits") - before
+        #expect(commits < 500, "\(commits) commits for 500 waits")
+        #expect(try bench.number("SELECT sum(value) FROM counters") == 500)
+    }
+
+    @Test("no reader of the database sees half of a MULTI", arguments: DatabaseKind.allCases)
+    func consistentCuts(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind, interval: "5ms")
+        try await bench.start()
+        let end = ContinuousClock.now + .seconds(4)
+        async let writes = Self.writePairs(bench.redis, until: end)
+        var seen = Set<String>()
+        while ContinuousClock.now < end {
+            let rows = try bench.query(
+                "SELECT id, value FROM counters WHERE id IN ('left', 'right') "
+                    + "UNION ALL SELECT 'hash', user_id FROM sessions WHERE id = 'pair' "
+                    + "UNION ALL SELECT 'score', CAST(points AS bigint) FROM scores")
+            let values = Set(rows.map { $0[1] ?? "null" })
+            #expect(values.count <= 1, "\(rows)")
+            seen.formUnion(values)
+        }
+        let pairs = try await writes
+        #expect(seen.count > 5, "the reader saw \(seen.count) of \(pairs) states")
+        try bench.flush()
+        try await bench.expectEqual()
+    }
+
+    static func writePairs(_ redis: RedisServer, until end: ContinuousClock.Instant) async throws -> Int {
+        let client = try await redis.connect()
+        defer { client.close() }
+        var count = 0
+        while ContinuousClock.now < end {
+            count += 1
+            try await client.sendAll([
+                ["MULTI"], ["INCR", "c:left"], ["INCR", "c:right"],
+                ["HSET", "session:pair", "user_id", "\(count)"], ["ZADD", "z:pair", "\(count)", "p"],
+                ["EXEC"],
+            ])
+        }
+        return count
+    }
+
+    @Test("TLS, a password and the least permissions suffice")
+    func secured() async throws {
+        let folder = try TemporaryFolder()
+        let log = folder.url.appending(path: "openssl.log")
+        let key = folder.url.appending(path: "key.pem").path
+        let certificate = folder.url.appending(path: "cert.pem").path
+        let openssl = try ServerProcess(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out",
+             certificate, "-days", "2", "-subj", "/CN=localhost", "-addext",
+             "subjectAltName=DNS:localhost,IP:127.0.0.1"], log: log)
+        openssl.wait()
+        try #require(openssl.exitCode == 0)
+        let port = try FreePort.find()
+        let redis = try await RedisServer(
+            in: folder.url,
+            options: [
+                "--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", key,
+                "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no",
+            ])
+        let admin = try await redis.connect()
+        // The commands of docs/permissions.md.
+        try await admin.send([
+            "ACL", "SETUSER", "sluice", "on", ">secret", "resetkeys", "%R~*", "resetchannels", "-@all",
+            "+psync", "+replconf", "+ping", "+info", "+command", "+select", "+multi", "+exec",
+            "+client|setname", "+client|no-touch", "+scan", "+exists", "+get", "+hgetall", "+lrange",
+            "+smembers", "+sismember", "+zrange", "+zscore", "+xrange", "+pexpiretime",
+        ])
+        let path = folder.url.appending(path: "test.db").path
+        let sluice = try SluiceProcess(in: folder.url, configuration: """
+            redis:
+              url: rediss://sluice:secret@localhost:\(port)/0
+              tls_ca_file: \(certificate)
+            database:
+              url: sqlite:\(path)
+            tables:
+              counters:
+                keys: "c:<id>"
+                string: { value: integer }
+            """)
+        try await admin.send("SET", "c:before", "4")
+        try sluice.start()
+        let isUp = await Eventually.holds { (try? sluice.command("status").code) == 0 }
+        try #require(isUp, "\(sluice.log)")
+        try await admin.sendAll([["INCR", "c:a"], ["APPEND", "c:b", "7"]])
+        #expect(try sluice.command("flush").code == 0)
+        #expect(!sluice.log.contains("secret"))
+        sluice.stop(SIGTERM)
+        // Without trust in the certificate, or with a wrong password, it says so and stops or waits.
+        let text = try String(contentsOf: folder.url.appending(path: "sluice.yaml"), encoding: .utf8)
+        let wrong = try SluiceProcess(
+            in: folder.url, configuration: text.components(separatedBy: "\nadmin:")[0]
+                .replacingOccurrences(of: ":secret@", with: ":wrong@"))
+        let result = try SluiceProcess.run(
+            ["run", "--config", folder.url.appending(path: "sluice.yaml").path], in: folder.url)
+        #expect(result.code == 77, "\(result.output)")
+        #expect(result.output.contains("user or password"))
+        #expect(!result.output.contains("wrong@"))
+        _ = wrong
+    }
+
+    @Test("a user who may not PSYNC is told which permission is missing")
+    func forbidden() async throws {
+        let bench = try await Bench(.sqlite)
+        let client = try await bench.redis.connect()
+        try await client.send(["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-psync"])
+        let text = try String(contentsOf: bench.folder.url.appending(path: "sluice.yaml"), encoding: .utf8)
+            .replacingOccurrences(of: "redis://127", with: "redis://app:pw@127")
+        let file = bench.folder.url.appending(path: "app.yaml")
+        try text.write(to: file, atomically: true, encoding: .utf8)
+        for command in ["run", "check"] {
+            let result = try SluiceProcess.run([command, "--config", file.path], in: bench.folder.url)
+            #expect(result.code != 0)
+            #expect(result.output.lowercased().contains("psync"), "\(result.output)")
+        }
+    }
+}
