@@ -17,7 +17,8 @@ struct Baseline {
     static let firstCursor = Bytes("0".utf8)
 
     var phase = Phase.done
-    /// The highest offset at which something was read for it.
+    /// The highest offset at which something was read, scanned or looked up for it. Only when the
+    /// stream is processed up to there does what was found, and what was not, hold.
     var floor = Int64.min
     /// How often it was started: an answer to a question of an earlier one means nothing.
     private(set) var generation = 0
@@ -38,6 +39,10 @@ struct Baseline {
 
     var isRunning: Bool { phase != .done }
     var isFinishing: Bool { phase == .finishing }
+    var isScanning: Bool { if case .scanning = phase { true } else { false } }
+
+    /// Whether a cut at an offset ends it.
+    func ends(at offset: Int64) -> Bool { isFinishing && floor <= offset }
 
     mutating func start() {
         floor = .min

@@ -136,7 +136,7 @@ struct Interpreter: ~Copyable {
             } else {
                 guard offset > buffer.tables[table].keys[slot].readOffset else { continue }
             }
-            buffer.makeKeyOpaque(table, slot, isBaseline: false)
+            buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
         }
     }
 

@@ -46,9 +46,8 @@ extension PipelineMachine {
         guard flight == nil, let processed else { return false }
         if gap != nil { return true }
         let dirty = interpreter.buffer.dirtyCount
-        let isBehind = committed.position != processed
         // A baseline ends with a commit; a client that waits is answered by one.
-        if baseline.isFinishing { return true }
+        if baseline.ends(at: processed.offset) { return true }
         let isPending = dirty > 0 || interpreter.buffer.opaqueCount > 0
         if isPending, isCutRequested || dirty >= policy.rowsMax || isMemoryFull { return true }
         if let dirtySince, isPending, dirtySince + policy.interval <= now { return true }
@@ -56,19 +55,28 @@ extension PipelineMachine {
         return isBehind && positionWritten + policy.positionInterval <= now
     }
 
+    // Whether a commit without rows would say something new: where the stream is, or that rows which
+    // were loose are not any more.
+    private var isBehind: Bool {
+        guard let processed else { return false }
+        if committed.position != processed { return true }
+        return hasLoose && interpreter.buffer.opaqueCount == 0
+            && interpreter.buffer.looseOffsetMax <= processed.offset
+    }
+
     private func canCut(now: Duration) -> Bool {
         guard reading == nil, let processed else { return false }
         if gap != nil || isMemoryFull { return true }
-        if baseline.isRunning, !baseline.isFinishing {
+        if baseline.isRunning, !baseline.ends(at: processed.offset) {
             return interpreter.buffer.dirtyCount > 0 || committed.position != processed
         }
-        let floor = max(
-            interpreter.buffer.readOffsetMax, baseline.isFinishing ? baseline.floor : .min
-        )
-        if interpreter.buffer.opaqueCount == 0, floor <= processed.offset { return true }
+        if interpreter.buffer.opaqueCount == 0,
+            interpreter.buffer.readOffsetMax <= processed.offset
+        {
+            return true
+        }
         // Rows that can't be closed in time are committed loose.
         guard let closingSince else { return false }
-        if baseline.isFinishing, baseline.floor > processed.offset, isLinkUp { return false }
         return closingSince + policy.closingMax <= now
     }
 
@@ -79,8 +87,7 @@ extension PipelineMachine {
         to.position = gap ?? processed
         let rows = interpreter.buffer.cut(at: processed.offset)
         noteStrays()
-        let ends = baseline.isFinishing && gap == nil
-        if ends { baseline.phase = .done }
+        if gap == nil, baseline.ends(at: processed.offset) { baseline.phase = .done }
         if let gap { begin(at: gap) }
         to.isBaselineDone = !baseline.isRunning
         to.strays = strays
@@ -97,8 +104,8 @@ extension PipelineMachine {
         counters.looseRows += loose.count
         counters.setAside += rows.deadLetters.count
         flight = Flight(
-            to: to, rows: batch.rowCount, since: dirtySince, revived: rows.revived,
-            deadLetters: rows.deadLetters,
+            to: to, rows: batch.rowCount, since: dirtySince,
+            isClosed: !loose.contains { $0.offset == nil },
         )
         dirtySince = nil
         closingSince = nil
@@ -116,11 +123,11 @@ extension PipelineMachine {
         received = position.offset
         gap = nil
         isSwap = false
+        strays = []
         startBaseline()
     }
 
     mutating func startBaseline() {
-        strays = []
         counters.missing = 0
         baseline.start()
     }
@@ -163,7 +170,7 @@ extension PipelineMachine {
         if flight == nil {
             if let dirtySince { deadlines.append(dirtySince + policy.interval) }
             if let closingSince { deadlines.append(closingSince + policy.closingMax) }
-            if committed.position != processed {
+            if isBehind {
                 deadlines.append(positionWritten + policy.positionInterval)
             }
         }

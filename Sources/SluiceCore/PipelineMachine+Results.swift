@@ -6,6 +6,9 @@ extension PipelineMachine {
         guard let flight else { preconditionFailure("nothing was to be committed") }
         self.flight = nil
         committed = flight.to
+        if flight.isClosed, committed.position?.history == processed?.history {
+            closedOffset = max(closedOffset, committed.position?.offset ?? 0)
+        }
         positionWritten = now
         counters.commits += 1
         counters.rows += flight.rows
@@ -36,7 +39,8 @@ extension PipelineMachine {
         noteStrays()
         if baseline.isRunning {
             counters.baselineReads += items.count
-            baseline.floor = max(baseline.floor, offset)
+            // What is read once all keys were found is covered by the loose rows of the last cut.
+            if !baseline.isFinishing { baseline.floor = max(baseline.floor, offset) }
             pauseUntil = now + policy.baselinePause
         } else {
             counters.reads += items.count
@@ -55,10 +59,23 @@ extension PipelineMachine {
     // MARK: The baseline
 
     /// Takes the keys that a scan found.
-    public mutating func scanFinished(_ keys: [Bytes], cursor: Bytes, now: Duration) {
+    ///
+    /// - Parameters:
+    ///   - keys: The keys.
+    ///   - cursor: Where the next scan goes on, `0` after the last.
+    ///   - offset: An offset at or after the one at which the scan was made.
+    ///   - history: The history that the server said it is in.
+    public mutating func scanFinished(
+        _ keys: [Bytes], cursor: Bytes, offset: Int64, history: ReplicationID, now: Duration,
+    ) {
         let isCurrent = scanning == baseline.generation
         scanning = nil
         guard case .scanning(let prefix, _) = baseline.phase, gap == nil, isCurrent else { return }
+        guard history == processed?.history else {
+            return scanFailed(now: now, pause: policy.baselinePause)
+        }
+        // A key that went before this is not among them, though the stream may not have said so yet.
+        baseline.floor = max(baseline.floor, offset)
         for key in keys { interpreter.noteForBaseline(key) }
         if dirtySince == nil, interpreter.buffer.opaqueCount > 0 { dirtySince = now }
         pauseUntil = now + policy.baselinePause
@@ -82,10 +99,18 @@ extension PipelineMachine {
     /// - Parameters:
     ///   - missing: How many of the page's rows have no key or member in Redis.
     ///   - last: The page's last row, or nil when the table has no more.
-    public mutating func sweepFinished(missing: Int, last: RowIdentity?) {
+    ///   - offset: The offset at which Redis was asked, or a later one.
+    ///   - history: The history that the server said it is in.
+    public mutating func sweepFinished(
+        missing: Int, last: RowIdentity?, offset: Int64, history: ReplicationID, now: Duration,
+    ) {
         let isCurrent = sweeping == baseline.generation
         sweeping = nil
         guard case .sweeping(let table, _) = baseline.phase, gap == nil, isCurrent else { return }
+        guard history == processed?.history else {
+            return sweepFailed(now: now, pause: policy.baselinePause)
+        }
+        baseline.floor = max(baseline.floor, offset)
         if missing > 0 {
             counters.missing += missing
             strays.insert(interpreter.mappings[table].name)

@@ -70,6 +70,9 @@ public struct PipelineMachine: ~Copyable {
     var positionWritten: Duration = .zero
     var pauseUntil: Duration = .zero
     var acknowledgedOffset: Int64 = 0
+    /// The last position that was committed with no row left to be read: rows that were not read are
+    /// neither in the database nor in the dead letters, so nothing beyond may be acknowledged.
+    var closedOffset: Int64 = 0
     private var stage = TransactionStage()
 
     /// A batch that is on its way.
@@ -77,8 +80,7 @@ public struct PipelineMachine: ~Copyable {
         let to: Checkpoint
         let rows: Int
         let since: Duration?
-        let revived: [DeadLetter]
-        let deadLetters: [DeadLetter]
+        let isClosed: Bool
     }
 
     /// Creates a machine that goes on where a database stands.
@@ -98,9 +100,15 @@ public struct PipelineMachine: ~Copyable {
         processed = stored.checkpoint.position
         strays = stored.checkpoint.strays
         hasLoose = !stored.loose.isEmpty
+        if !stored.loose.contains(where: { $0.offset == nil }) {
+            closedOffset = stored.checkpoint.position?.offset ?? 0
+        }
         interpreter = Interpreter(mappings: mappings, database: database, seed: seed)
         baseline = Baseline(mappings: mappings)
-        if processed != nil, !committed.isBaselineDone { startBaseline() }
+        if processed != nil, !committed.isBaselineDone {
+            strays = []
+            startBaseline()
+        }
         setReadsUnknown()
         for letter in stored.deadLetters { interpreter.restore(letter) }
         for row in stored.loose { interpreter.restore(row) }
@@ -266,9 +274,13 @@ public struct PipelineMachine: ~Copyable {
         acknowledgedOffset = 0
         // What was read from the old server beyond this point, the new one may never have had.
         guard let processed else { return }
+        if isSwap { gap = processed }
         interpreter.buffer.rereadBeyond(processed.offset)
-        // A baseline does not remember what it has read and written, so it starts again.
-        if baseline.isRunning, baseline.floor > processed.offset { startBaseline() }
+        // A baseline does not remember what it has read and written, so it starts again; and the
+        // cursor of a scan means something only to the server that gave it.
+        if baseline.isScanning || baseline.isRunning && baseline.floor > processed.offset {
+            startBaseline()
+        }
     }
 
     /// Notes that the stream begins anew, after a gap of unknown size.
@@ -276,6 +288,7 @@ public struct PipelineMachine: ~Copyable {
         isLinkUp = true
         stage.reset()
         acknowledgedOffset = 0
+        closedOffset = 0
         if processed == nil {
             processed = position
             received = position.offset
@@ -308,7 +321,7 @@ public struct PipelineMachine: ~Copyable {
         let isClean =
             flight == nil && interpreter.buffer.dirtyCount == 0
             && interpreter.buffer.opaqueCount == 0 && !hasLoose
-        let offset = isClean ? processed.offset : committed.position?.offset ?? 0
+        let offset = isClean ? processed.offset : closedOffset
         acknowledgedOffset = max(acknowledgedOffset, offset)
         return acknowledgedOffset
     }

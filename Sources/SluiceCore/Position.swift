@@ -10,6 +10,7 @@ public struct ReplicationID: Hashable, Sendable, CustomStringConvertible {
         self.digits = digits
     }
 
+    /// The digits.
     public var description: String { digits }
 }
 
@@ -32,5 +33,6 @@ public struct Position: Hashable, Sendable, CustomStringConvertible {
         self.database = database
     }
 
+    /// The history, shortened, the offset and the database.
     public var description: String { "\(history.digits.prefix(8)):\(offset)/\(database)" }
 }

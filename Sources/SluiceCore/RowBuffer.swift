@@ -245,15 +245,19 @@ struct RowBuffer: ~Copyable {
 
     /// Notes that a whole key must be read.
     ///
-    /// - Parameter isBaseline: Whether nothing has changed the key, so that rows which the read
-    ///   does not find are only reported.
-    mutating func makeKeyOpaque(_ table: Int, _ key: Int, isBaseline: Bool) {
+    /// - Parameters:
+    ///   - offset: Where it was changed: rows that were read later are known, and stay.
+    ///   - isBaseline: Whether nothing has changed the key, so that rows which the read does not
+    ///     find are only reported.
+    mutating func makeKeyOpaque(
+        _ table: Int, _ key: Int, at offset: Int64 = .max, isBaseline: Bool,
+    ) {
         let mapping = tables[table].mapping
         if mapping.isOneRowPerKey {
             return makeOpaque(table, Int(tables[table].keys[key].first))
         }
         if !isBaseline {
-            if mapping.type != .stream { dropRows(table, key, at: .max) }
+            if mapping.type != .stream { dropRows(table, key, at: offset) }
             tables[table].keys[key].flags.remove(.baseline)
         }
         guard !tables[table].keys[key].flags.contains(.opaque) else { return }

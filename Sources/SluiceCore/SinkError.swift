@@ -30,6 +30,7 @@ public struct SinkError: Error, Hashable, Sendable, CustomStringConvertible {
         self.hint = hint
     }
 
+    /// The code and the message.
     public var description: String {
         let sentence = "\(message) (\(code))"
         return hint.map { "\(sentence); \($0)" } ?? sentence

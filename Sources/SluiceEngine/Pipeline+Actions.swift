@@ -82,7 +82,9 @@ extension Pipeline {
                 throw RedisError(.retry, "the reader is not connected")
             }
             let found = try await reader.scan(cursor: cursor, match: match, count: count)
-            machine?.scanFinished(found.keys, cursor: found.cursor, now: now)
+            machine?.scanFinished(
+                found.keys, cursor: found.cursor, offset: found.place.offset,
+                history: found.place.history, now: now)
         } catch {
             machine?.scanFailed(now: now, pause: Backoff.pauseMin)
         }
@@ -97,7 +99,9 @@ extension Pipeline {
             }
             let rows = try await sink.page(table: table, after: after, limit: limit)
             let missing = try await reader.countMissing(rows, of: mappings[table])
-            machine?.sweepFinished(missing: missing, last: rows.count < limit ? nil : rows.last)
+            machine?.sweepFinished(
+                missing: missing.count, last: rows.count < limit ? nil : rows.last,
+                offset: missing.place.offset, history: missing.place.history, now: now)
         } catch {
             logger.debug("A look-up failed", metadata: ["why": "\(error)"])
             machine?.sweepFailed(now: now, pause: Backoff.pauseMin)

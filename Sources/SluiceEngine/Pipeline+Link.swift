@@ -12,14 +12,9 @@ extension Pipeline {
         while !Task.isCancelled {
             do throws(RedisError) {
                 try await connect()
-                if backoff.failureCount > 0 || isFirst {
-                    logger.info("Following", metadata: ["server": "\(info?.name ?? "Redis")"])
-                }
-                isFirst = false
-                reason = nil
                 await link?.closed()
-                lose()
-                if let linkError { throw linkError }
+                if hasStreamed { isFirst = false }
+                throw linkError ?? RedisError(.retry, "the link to Redis was closed")
             } catch {
                 lose()
                 // At the start a person is there to act; later, a change on the server may pass.
@@ -78,6 +73,8 @@ extension Pipeline {
     }
 
     private func begin() {
+        logger.info("Following", metadata: ["server": "\(info?.name ?? "Redis")"])
+        reason = nil
         acknowledged = -1
         hasStreamed = true
         state = .streaming

@@ -139,27 +139,27 @@ package final class KeyReader: Sendable {
         return StreamEntry(id: id, fields: (parts[1].elements ?? []).map { $0.bytes ?? [] })
     }
 
-    /// Looks for keys.
+    /// Looks for keys, and says at which offset, or at a later one, they were looked for.
     package func scan(
         cursor: Bytes, match: Bytes, count: Int,
-    ) async throws(RedisError) -> (keys: [Bytes], cursor: Bytes) {
+    ) async throws(RedisError) -> (keys: [Bytes], cursor: Bytes, place: StreamPlace) {
         let command = [
             Array("SCAN".utf8), cursor, Array("MATCH".utf8), match, Array("COUNT".utf8),
             Array("\(count)".utf8),
         ]
-        let reply = try await connection.send([command])[0]
-        if case .error(let text) = reply { throw RedisConnection.refusal(text, "SCAN") }
-        guard let parts = reply.elements, parts.count == 2, let next = parts[0].bytes else {
+        let replies = try await connection.send([command, Self.whereabouts])
+        if case .error(let text) = replies[0] { throw RedisConnection.refusal(text, "SCAN") }
+        guard let parts = replies[0].elements, parts.count == 2, let next = parts[0].bytes else {
             throw RedisError(.retry, "Redis answered SCAN with something else")
         }
-        return ((parts[1].elements ?? []).compactMap(\.bytes), next)
+        let keys = (parts[1].elements ?? []).compactMap(\.bytes)
+        return (keys, next, try Self.place(replies[1]))
     }
 
-    /// How many of a table's rows have no key or member.
+    /// How many of a table's rows have no key or member, and at which offset or a later one.
     package func countMissing(
         _ rows: [RowIdentity], of mapping: TableMapping,
-    ) async throws(RedisError) -> Int {
-        guard !rows.isEmpty else { return 0 }
+    ) async throws(RedisError) -> (count: Int, place: StreamPlace) {
         let commands = rows.map { row -> [[UInt8]] in
             switch mapping.type {
             case .sortedSet: [Array("ZSCORE".utf8), row.key, row.member]
@@ -167,12 +167,29 @@ package final class KeyReader: Sendable {
             default: [Array("EXISTS".utf8), row.key]
             }
         }
-        let replies = try await connection.send(commands)
-        return replies.count { reply in
+        let replies = try await connection.send(commands + [Self.whereabouts])
+        let missing = replies.dropLast().count { reply in
             switch reply {
             case .null, .error, .integer(0): true
             default: false
             }
         }
+        return (missing, try Self.place(replies[replies.count - 1]))
     }
+
+    private static let whereabouts = [Array("INFO".utf8), Array("replication".utf8)]
+
+    private static func place(_ reply: RESPValue) throws(RedisError) -> StreamPlace {
+        let info = ServerInfo(reply.text ?? "")
+        guard info.isMaster, let offset = info.offset, let history = info.history else {
+            throw RedisError(.retry, "the server is no master any more")
+        }
+        return StreamPlace(offset: offset, history: history)
+    }
+}
+
+/// Where the stream was when a question was asked, or a little later.
+package struct StreamPlace: Hashable, Sendable {
+    package let offset: Int64
+    package let history: ReplicationID
 }

@@ -46,6 +46,13 @@ public final class ServerProcess: @unchecked Sendable {
         process.waitUntilExit()
     }
 
+    /// Waits until the process has ended, and kills it when it takes too long.
+    public func wait(atMost limit: Duration) {
+        let end = ContinuousClock.now + limit
+        while process.isRunning, ContinuousClock.now < end { usleep(5_000) }
+        self.end()
+    }
+
     /// Ends the process at once, and waits.
     public func end(_ signal: Int32 = SIGKILL) {
         kill(signal)

@@ -53,7 +53,8 @@ public final class SluiceProcess: @unchecked Sendable {
     /// Ends the process, by default as a crash does, and returns its exit code.
     @discardableResult
     public func stop(_ signal: Int32 = SIGKILL) -> Int32 {
-        process?.end(signal)
+        process?.kill(signal)
+        process?.wait(atMost: .seconds(60))
         defer { process = nil }
         return process?.exitCode ?? 0
     }
@@ -75,7 +76,7 @@ public final class SluiceProcess: @unchecked Sendable {
     ) throws -> (code: Int32, output: String) {
         let log = folder.appending(path: "command-\(UUID().uuidString.prefix(8)).log")
         let process = try ServerProcess([program] + arguments, log: log)
-        process.wait()
+        process.wait(atMost: .seconds(60))
         return (process.exitCode, try String(contentsOf: log, encoding: .utf8))
     }
 }

@@ -5,7 +5,7 @@ import Testing
 @Suite("Tidy")
 struct TidyTests {
     static let bans: [(word: String, why: String, allowed: Set<String>)] = [
-        ("Task {", "start child tasks in a group, so that they end with their parent", []),
+        (" Task {", "start child tasks in a group, so that they end with their parent", []),
         ("Task.detached", "a detached task outlives its owner", []),
         ("Task.sleep", "wait for what you wait for, or on a clock", []),
         ("try!", "handle the error or let it travel", []),

@@ -2,12 +2,15 @@ import SluiceCore
 
 /// A world without faults, for what folding leaves.
 public enum FoldingWorld {
-    /// Runs the same random commands through a machine, and returns the database.
+    /// Runs random commands through a machine.
     ///
     /// - Parameters:
     ///   - seed: What the commands are.
     ///   - isCutEachTime: Whether each command is committed alone; else all are at the end.
-    public static func database(seed: UInt64, isCutEachTime: Bool) -> ModelDatabase {
+    /// - Returns: How the database differs from Redis in the end, and how many commits there were.
+    public static func run(
+        seed: UInt64, isCutEachTime: Bool,
+    ) -> (differences: [String], commits: Int64) {
         var random = SplitMix64(seed: seed)
         var redis = ModelRedis()
         var traffic = ModelTraffic()
@@ -26,7 +29,11 @@ public enum FoldingWorld {
             if isCutEachTime { settle(&machine, &database, redis) }
         }
         settle(&machine, &database, redis)
-        return database
+        let differences = ModelComparison(mappings: ModelTraffic.mappings).differences(
+            database, redis.databases[0], loose: database.loose,
+            strays: database.checkpoint.strays,
+        )
+        return (differences, database.checkpoint.sequence)
     }
 
     private static func receive(_ redis: ModelRedis, _ machine: inout PipelineMachine) {
@@ -62,8 +69,12 @@ public enum FoldingWorld {
             case .read(let items):
                 let results = items.map { redis.read($0, database: 0) }
                 machine.readFinished(results, offset: redis.offset, history: redis.history, now: now)
-            case .scan: machine.scanFinished([], cursor: [0x30], now: now)
-            case .sweep: machine.sweepFinished(missing: 0, last: nil)
+            case .scan:
+                machine.scanFinished(
+                    [], cursor: [0x30], offset: redis.offset, history: redis.history, now: now)
+            case .sweep:
+                machine.sweepFinished(
+                    missing: 0, last: nil, offset: redis.offset, history: redis.history, now: now)
             case .wait, .finish: if machine.isSettled, !machine.isBaselineRunning { return }
             }
         }

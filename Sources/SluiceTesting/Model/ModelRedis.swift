@@ -109,6 +109,13 @@ public struct ModelRedis {
         beginHistory()
     }
 
+    /// A replica attaches without a past: where the stream goes on for it. As a server does, the
+    /// next command is preceded by a SELECT, because the replica can't know which database is meant.
+    public mutating func resynchronise() -> Position {
+        selected = -1
+        return Position(history: history, offset: offset, database: 0)
+    }
+
     private mutating func beginHistory() {
         histories += 1
         history = ReplicationID("history-\(histories)")
@@ -129,14 +136,18 @@ public struct ModelRedis {
         switch (value, item.type, item.target) {
         case (.string(let text), .string, _): .single(Array(text.utf8))
         case (.hash(let fields), .hash, _):
-            .elements(fields.flatMap { [Array($0.key.utf8), Array($0.value.utf8)] })
+            .elements(
+                fields.sorted { $0.key < $1.key }
+                    .flatMap { [Array($0.key.utf8), Array($0.value.utf8)] })
         case (.sortedSet(let scores), .sortedSet, .key):
-            .elements(scores.flatMap { [Array($0.key.utf8), Array("\($0.value)".utf8)] })
+            .elements(
+                scores.sorted { $0.key < $1.key }
+                    .flatMap { [Array($0.key.utf8), Array("\($0.value)".utf8)] })
         case (.sortedSet(let scores), .sortedSet, .member(let member)):
             scores[String(decoding: member, as: UTF8.self)]
                 .map { .single(Array("\($0)".utf8)) } ?? .missing
         case (.set(let members), .set, .key):
-            .elements(members.map { Array($0.utf8) })
+            .elements(members.sorted().map { Array($0.utf8) })
         case (.set(let members), .set, .member(let member)):
             members.contains(String(decoding: member, as: UTF8.self)) ? .single([]) : .missing
         case (.stream(let entries), .stream, .entries(let after)):

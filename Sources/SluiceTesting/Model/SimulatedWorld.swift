@@ -20,6 +20,7 @@ public struct SimulatedWorld: ~Copyable {
     private let seed: UInt64
     private let mappings = ModelTraffic.mappings
     private let faultRarity: Int
+    private let isLinkSlow: Bool
     private var random: SplitMix64
     private var redis = ModelRedis()
     private var traffic = ModelTraffic()
@@ -37,6 +38,8 @@ public struct SimulatedWorld: ~Copyable {
         random = SplitMix64(seed: seed)
         // Some worlds are calm enough for a baseline to end, others hardly let it begin.
         faultRarity = [1, 4, 16, 40][random.pick(0..<4)]
+        // A slow link leaves the stream far behind what is read, scanned and looked up.
+        isLinkSlow = random.oneIn(3)
         database = ModelDatabase(mappings: mappings)
         machine = PipelineMachine(
             mappings: mappings, database: 0, policy: Self.policy, stored: database.open(),
@@ -68,7 +71,9 @@ public struct SimulatedWorld: ~Copyable {
         now += .milliseconds(random.pick(0..<3))
         switch random.pick(0..<100) {
         case 0..<25: traffic.run(on: &redis, random: &random)
-        case 25..<50: deliver(random.pick(1..<8))
+        case 25..<50:
+            if isLinkSlow, !random.oneIn(3) { return ask() }
+            deliver(random.pick(1..<(isLinkSlow ? 4 : 8)))
         case 50..<75: ask()
         case 75..<92: end(isGood: !faults || !random.oneIn(3 + faultRarity))
         case 92..<96: now += .milliseconds(random.pick(1..<40))
@@ -109,20 +114,20 @@ public struct SimulatedWorld: ~Copyable {
             !random.oneIn(6), isPart(position)
         else {
             note("resynchronisation")
-            return machine.linkResynchronised(
-                Position(history: redis.history, offset: redis.offset, database: 0)
-            )
+            return machine.linkResynchronised(redis.resynchronise())
         }
         note("continuation")
         machine.linkContinued(history: redis.history)
     }
 
-    // A history is continued only by itself, or by one that began as a part of it.
+    // A history is continued only by itself, or by one that began with it, up to where they part:
+    // beyond that point the same offsets mean other commands.
     private func isPart(_ position: Position) -> Bool {
-        parents[redis.history]?.contains(position.history) ?? false
-            || position.history == redis.history
+        position.history == redis.history
+            || position.offset <= shared[redis.history]?[position.history] ?? .min
     }
-    private var parents: [ReplicationID: Set<ReplicationID>] = [:]
+    /// Up to which offset a history is the same as each that it began with.
+    private var shared: [ReplicationID: [ReplicationID: Int64]] = [:]
 
     private mutating func ask() {
         switch machine.next(now: now) {
@@ -152,7 +157,8 @@ public struct SimulatedWorld: ~Copyable {
             let prefix = match.dropLast()
             let keys = redis.databases[0].values.keys.sorted().map { Array($0.utf8) }
             machine.scanFinished(
-                keys.filter { $0.starts(with: prefix) }, cursor: [0x30], now: now)
+                keys.filter { $0.starts(with: prefix) }, cursor: [0x30], offset: redis.offset,
+                history: redis.history, now: now)
         case .sweep(let table, let after, let limit):
             guard isGood else { return machine.sweepFailed(now: now, pause: .milliseconds(5)) }
             sweep(table, after, limit)
@@ -174,7 +180,9 @@ public struct SimulatedWorld: ~Copyable {
             let value = redis.read(item, database: 0).value
             return value == .missing || value == .wrongType
         }
-        machine.sweepFinished(missing: missing.count, last: rows.count == limit ? rows.last : nil)
+        machine.sweepFinished(
+            missing: missing.count, last: rows.count == limit ? rows.last : nil,
+            offset: redis.offset, history: redis.history, now: now)
     }
 
     private mutating func commit(_ batch: Batch, isGood: Bool) {
@@ -203,7 +211,9 @@ public struct SimulatedWorld: ~Copyable {
             let boundaries = redis.snapshots.keys.sorted().suffix(6)
             let old = redis.history
             redis.failOver(to: boundaries.randomElement(using: &random) ?? redis.offset)
-            parents[redis.history] = (parents[old] ?? []).union([old])
+            let offset = redis.offset
+            shared[redis.history] = (shared[old] ?? [:]).mapValues { min($0, offset) }
+            shared[redis.history]?[old] = offset
         default:
             guard random.oneIn(3) else { return }
             note("restart of Redis")
