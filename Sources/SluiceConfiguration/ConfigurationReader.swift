@@ -140,7 +140,9 @@ public struct ConfigurationReader {
         if section.names.isEmpty {
             root.mistake(
                 "tables", "no table is mapped",
-                hint: "tables: { page_views: { keys: \"views:<page>\", string: { views: integer } } }")
+                hint:
+                    "tables: { page_views: { keys: \"views:<page>\", string: { views: integer } } }"
+            )
         }
         var lines: [Int?] = []
         for name in section.names {

@@ -14,7 +14,8 @@ struct TableReader {
         for setting in Self.later where section.has(setting) {
             _ = section.node(setting)
             section.mistake(
-                setting, "is not there yet: every removal of a key follows on_delete, "
+                setting,
+                "is not there yet: every removal of a key follows on_delete, "
                     + "and FLUSHALL keeps the rows")
         }
         guard types.count == 1, let type = types.first else {
@@ -60,7 +61,8 @@ struct TableReader {
             }
             guard let column = column(pairs[0], in: name) else { return nil }
             if type == .list, column.type != .json {
-                section.mistake(name, "a list is one JSON array: expected `{ \(column.name): json }`")
+                section.mistake(
+                    name, "a list is one JSON array: expected `{ \(column.name): json }`")
             }
             return Shape(columns: [column])
         case .hash:

@@ -22,7 +22,8 @@ extension Pipeline {
                 state = error.response == .halt ? .halted : .retrying
                 reason = "\(error)"
                 // A halt needs a person, whose repair is noticed by trying again.
-                let pause = error.response == .halt ? Backoff.pauseMax : backoff.next(using: &random)
+                let pause =
+                    error.response == .halt ? Backoff.pauseMax : backoff.next(using: &random)
                 if error.response == .halt { _ = backoff.next(using: &random) }
                 try? await self.pause(pause)
             }
@@ -32,7 +33,8 @@ extension Pipeline {
     private func committed(_ batch: Batch, _ outcome: BatchOutcome, _ backoff: Backoff) {
         machine?.committed(outcome, now: now)
         if backoff.failureCount > 0 {
-            logger.info("The database takes rows again", metadata: ["tries": "\(backoff.failureCount)"])
+            logger.info(
+                "The database takes rows again", metadata: ["tries": "\(backoff.failureCount)"])
             state = .streaming
             reason = nil
         }

@@ -136,7 +136,9 @@ final class PostgresConnection {
         _ storage: ArraySlice<[UInt8]>, _ isNull: ArraySlice<Bool>,
         _ pointers: [UnsafePointer<CChar>?], _ body: ([UnsafePointer<CChar>?]) -> Value,
     ) -> Value {
-        guard let first = storage.first, let null = isNull.first else { return unsafe body(pointers) }
+        guard let first = storage.first, let null = isNull.first else {
+            return unsafe body(pointers)
+        }
         return unsafe first.withUnsafeBytes { raw in
             // An empty value that is not null still needs an address.
             let address = unsafe raw.baseAddress?.assumingMemoryBound(to: CChar.self)

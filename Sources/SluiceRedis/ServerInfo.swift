@@ -25,7 +25,9 @@ public struct ServerInfo: Hashable, Sendable {
     /// The present offset, in bytes of the stream.
     public var offset: Int64? { fields["master_repl_offset"].flatMap(Int64.init) }
     /// Whether the server is Valkey.
-    public var isValkey: Bool { fields["server_name"] == "valkey" || fields["valkey_version"] != nil }
+    public var isValkey: Bool {
+        fields["server_name"] == "valkey" || fields["valkey_version"] != nil
+    }
     /// The version as the server's own project counts it.
     public var version: String { fields["valkey_version"] ?? fields["redis_version"] ?? "unknown" }
     /// The name and version.

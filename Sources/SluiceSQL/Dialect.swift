@@ -37,7 +37,8 @@ public enum Dialect: Hashable, Sendable {
 
     /// A name, quoted.
     public static func quote(_ name: String) -> String {
-        "\"" + name.split(separator: "\"", omittingEmptySubsequences: false)
+        "\""
+            + name.split(separator: "\"", omittingEmptySubsequences: false)
             .joined(separator: "\"\"") + "\""
     }
 }

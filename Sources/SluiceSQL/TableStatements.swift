@@ -51,7 +51,8 @@ public struct TableStatements: Sendable {
         if let settledAt { updates.append("\(settledAt) = excluded.\(settledAt)") }
         if let mark {
             // A row that comes back after its removal starts afresh.
-            for (index, column) in mapping.values.enumerated() where !merge.columns.contains(index) {
+            for (index, column) in mapping.values.enumerated() where !merge.columns.contains(index)
+            {
                 let name = Dialect.quote(column.name)
                 updates.append(
                     "\(name) = CASE WHEN \(table).\(mark) IS NULL THEN \(table).\(name) END"
@@ -113,7 +114,9 @@ public struct TableStatements: Sendable {
     }
 
     private func unnest(_ columns: [Column], from first: Int = 1, as name: String = "s") -> String {
-        let arrays = columns.indices.map { "$\(first + $0)::\(dialect.arrayType(columns[$0].type))" }
+        let arrays = columns.indices.map {
+            "$\(first + $0)::\(dialect.arrayType(columns[$0].type))"
+        }
         let names = columns.indices.map { "c\($0)" }
         return "unnest(\(arrays.joined(separator: ", "))) "
             + "AS \(name)(\(names.joined(separator: ", ")))"

@@ -55,7 +55,7 @@ struct SQLiteWriter {
         _ sql: String, _ rows: RowSet, _ changes: TableChanges, time: Bool,
     ) throws {
         guard rows.count > 0 else { return }
-        let statement = try database.cachedStatement(sql: sql)
+        var statement = try database.makeStatement(sql: sql)
         let columns = rows.key + rows.values
         var arguments: [DatabaseValue] = []
         for row in 0..<rows.count {
@@ -66,6 +66,8 @@ struct SQLiteWriter {
                 // A statement that fails changes nothing, and the transaction goes on.
                 try statement.execute(arguments: StatementArguments(arguments))
             } catch let error as DatabaseError where SQLiteSession.isRefusal(error) {
+                // Resetting a statement that failed reports its failure once more: a new one does not.
+                statement = try database.makeStatement(sql: sql)
                 refused.append(
                     DeadLetter(
                         table: mappings[changes.table].name, identity: rows.identities[row],
@@ -91,7 +93,8 @@ struct SQLiteWriter {
     }
 
     /// The primary key of a row.
-    static func values(of identity: RowIdentity, _ mapping: TableMapping) throws -> [DatabaseValue] {
+    static func values(of identity: RowIdentity, _ mapping: TableMapping) throws -> [DatabaseValue]
+    {
         guard let ranges = mapping.keys.split(identity.key.span) else {
             throw SinkError(.halt, code: "sink.key", "a key does not match its pattern")
         }

@@ -59,7 +59,8 @@ public struct RowComparison {
     private func stored(_ mapping: TableMapping) throws -> [[String]: [String]] {
         let key = mapping.primaryKey.map { Dialect.quote($0.name) }
         let values = mapping.values.map(expression)
-        let sql = "SELECT \((key + values).joined(separator: ", ")) FROM "
+        let sql =
+            "SELECT \((key + values).joined(separator: ", ")) FROM "
             + Dialect.quote(mapping.name)
         var rows: [[String]: [String]] = [:]
         for row in try query(sql) {

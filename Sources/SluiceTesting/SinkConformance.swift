@@ -76,7 +76,8 @@ public struct SinkConformance {
         expect(try values("t", "conform_hashes") == ["y"], "a patch sets its column")
         let rest = try values("rest", "conform_hashes").first ?? ""
         expect(
-            rest.contains("\"o\"") && rest.contains("\"p\""), "a patch of the rest keeps its fields")
+            rest.contains("\"o\"") && rest.contains("\"p\""), "a patch of the rest keeps its fields"
+        )
         let score = try values("score", "conform_scores", "WHERE member = 'm'").first ?? ""
         expect(Double(score) == 1.5 + 0.1, "a real is added as Redis adds it")
 
@@ -91,9 +92,11 @@ public struct SinkConformance {
         }
         _ = try await sink.apply(batch)
         expect(try values("value", "conform_counters").isEmpty, "a removal deletes")
-        expect(try values("score", "conform_scores").map { Double($0) } == [7], "a clear spares puts")
         expect(
-            try values("count(gone_at)", "conform_hashes") == ["1"], "a mark leaves the row and marks")
+            try values("score", "conform_scores").map { Double($0) } == [7], "a clear spares puts")
+        expect(
+            try values("count(gone_at)", "conform_hashes") == ["1"],
+            "a mark leaves the row and marks")
 
         batch = writer.batch { machine in machine.send("HINCRBY", "h:a", "n", "4") }
         _ = try await sink.apply(batch)

@@ -67,8 +67,11 @@ struct CommandTests {
             ("DROP TABLE a", ""), ("CREATE TABLE a (i TEXT, v REAL)", "lacks a primary key"),
         ] {
             let shell = try ServerProcess(
-                ["python3", "-c", "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); "
-                    + "c.execute(sys.argv[2]); c.commit()", database, sql],
+                [
+                    "python3", "-c",
+                    "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); "
+                        + "c.execute(sys.argv[2]); c.commit()", database, sql,
+                ],
                 log: folder.url.appending(path: "python.log"))
             shell.wait()
             guard !expected.isEmpty else { continue }
@@ -85,11 +88,13 @@ struct CommandTests {
     func waits() async throws {
         let folder = try TemporaryFolder()
         let port = try FreePort.find()
-        let sluice = try SluiceProcess(in: folder.url, configuration: """
-            redis: { url: 'redis://127.0.0.1:\(port)' }
-            database: { url: 'sqlite:\(folder.url.appending(path: "x.db").path)' }
-            tables: { a: { keys: 'k:<i>', set: { member: m } } }
-            """)
+        let sluice = try SluiceProcess(
+            in: folder.url,
+            configuration: """
+                redis: { url: 'redis://127.0.0.1:\(port)' }
+                database: { url: 'sqlite:\(folder.url.appending(path: "x.db").path)' }
+                tables: { a: { keys: 'k:<i>', set: { member: m } } }
+                """)
         try sluice.start()
         let says = await Eventually.holds { sluice.log.contains("Waiting for Redis") }
         #expect(says)

@@ -21,7 +21,8 @@ struct ConfigurationReaderTests {
 
     @Test("every setting but the tables has a default")
     func defaults() throws {
-        let configuration = try Self.read("tables: { v: { keys: 'v:<id>', string: { n: integer } } }")
+        let configuration = try Self.read(
+            "tables: { v: { keys: 'v:<id>', string: { n: integer } } }")
         #expect(configuration.redis.url == "redis://127.0.0.1:6379/0")
         #expect(configuration.database == .sqlite(path: "sluice.db"))
         #expect(configuration.policy.interval == .seconds(1))
@@ -95,20 +96,39 @@ struct ConfigurationReaderTests {
             ("tables: {", "no YAML"),
             ("tables: { a: { keys: 'k:<id>' } }", "expected one of"),
             ("tables: { a: { keys: '<a><b>', string: { n: text } } }", "two placeholders touch"),
-            ("tables: { a: { keys: 'k:<i:real>', string: { n: text } } }", "text, integer or bytes"),
+            (
+                "tables: { a: { keys: 'k:<i:real>', string: { n: text } } }",
+                "text, integer or bytes"
+            ),
             ("tables: { a: { keys: 'k:<n>', string: { n: text } } }", "named twice"),
-            ("tables: { a: { keys: 'k:<i>', set: { member: m }, expires_at: e } }", "one row a key"),
-            ("tables: { a: { keys: 'k:<i>', string: { n: text }, on_expire: keep } }", "not there yet"),
-            ("tables: { a: { keys: 'k:<i>', stream: { id: i2, fields: f }, on_delete: delete } }",
-             "append-only"),
-            ("redis: { capture: tracking }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
-             "planned"),
-            ("database: { url: mysql://x }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
-             "planned"),
-            ("redis: { url: 'redis://${NONE}' }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
-             "no NONE"),
-            ("tables:\n  a: { keys: 'k:<i>', set: { member: m } }\n"
-             + "  b: { keys: 'k:x<i>', set: { member: m } }", "belong to a too"),
+            (
+                "tables: { a: { keys: 'k:<i>', set: { member: m }, expires_at: e } }",
+                "one row a key"
+            ),
+            (
+                "tables: { a: { keys: 'k:<i>', string: { n: text }, on_expire: keep } }",
+                "not there yet"
+            ),
+            (
+                "tables: { a: { keys: 'k:<i>', stream: { id: i2, fields: f }, on_delete: delete } }",
+                "append-only"
+            ),
+            (
+                "redis: { capture: tracking }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+                "planned"
+            ),
+            (
+                "database: { url: mysql://x }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+                "planned"
+            ),
+            (
+                "redis: { url: 'redis://${NONE}' }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+                "no NONE"
+            ),
+            (
+                "tables:\n  a: { keys: 'k:<i>', set: { member: m } }\n"
+                    + "  b: { keys: 'k:x<i>', set: { member: m } }", "belong to a too"
+            ),
         ])
     func messages(text: String, expected: String) {
         let found = Self.mistakes(text)

@@ -22,15 +22,29 @@ struct CrashTests {
             for _ in 0..<50 {
                 made += 1
                 switch random.pick(0..<8) {
-                case 0: commands.append(["HSET", "session:\(random.pick(0..<200))", "user_id", "\(made)",
-                                         "note", "n\(made)"])
+                case 0:
+                    commands.append([
+                        "HSET", "session:\(random.pick(0..<200))", "user_id", "\(made)",
+                        "note", "n\(made)",
+                    ])
                 case 1: commands.append(["EXPIRE", "session:\(random.pick(0..<200))", "9000"])
-                case 2: commands.append(["ZADD", "z:\(random.pick(0..<4))", "\(made)", "p\(random.pick(0..<90))"])
-                case 3: commands.append(["ZINCRBY", "z:\(random.pick(0..<4))", "0.1", "p\(random.pick(0..<90))"])
+                case 2:
+                    commands.append([
+                        "ZADD", "z:\(random.pick(0..<4))", "\(made)", "p\(random.pick(0..<90))",
+                    ])
+                case 3:
+                    commands.append([
+                        "ZINCRBY", "z:\(random.pick(0..<4))", "0.1", "p\(random.pick(0..<90))",
+                    ])
                 case 4: commands.append(["XADD", "e:\(number)", "*", "n", "\(made)"])
-                case 5 where random.oneIn(20): commands.append(["DEL", "session:\(random.pick(0..<200))"])
-                case 5 where random.oneIn(20): commands.append(["HDEL", "session:\(random.pick(0..<200))", "note"])
-                default: commands.append(["INCRBY", "c:\(random.pick(0..<500))", "\(random.pick(1..<9))"])
+                case 5 where random.oneIn(20):
+                    commands.append(["DEL", "session:\(random.pick(0..<200))"])
+                case 5 where random.oneIn(20):
+                    commands.append(["HDEL", "session:\(random.pick(0..<200))", "note"])
+                default:
+                    commands.append([
+                        "INCRBY", "c:\(random.pick(0..<500))", "\(random.pick(1..<9))",
+                    ])
                 }
             }
             try await client.sendAll(commands)
@@ -38,7 +52,9 @@ struct CrashTests {
         return made
     }
 
-    @Test("twenty SIGKILLs at random moments lose nothing and count nothing twice", arguments: DatabaseKind.allCases)
+    @Test(
+        "twenty SIGKILLs at random moments lose nothing and count nothing twice",
+        arguments: DatabaseKind.allCases)
     func twentyKills(kind: DatabaseKind) async throws {
         print("seed \(Self.seed)")
         var random = SplitMix64(seed: Self.seed)
@@ -57,7 +73,9 @@ struct CrashTests {
             }
             return try await group.reduce(0, +)
         }
-        let isUp = await Eventually.holds { await bench.status()?["state"] as? String == "streaming" }
+        let isUp = await Eventually.holds {
+            await bench.status()?["state"] as? String == "streaming"
+        }
         #expect(isUp, "\(bench.sluice.log.suffix(2_000))")
         try bench.flush()
         try await bench.expectEqual("seed \(Self.seed), \(writes) writes")
@@ -67,7 +85,8 @@ struct CrashTests {
         let sum = try await client.send(["MGET"] + (0..<500).map { "c:\($0)" })
             .reduce(0) { $0 + (Int($1 ?? "0") ?? 0) }
         let info = try await client.send("INFO", "replication")[0] ?? ""
-        let offset = info.split(separator: "\r\n").first { $0.hasPrefix("master_repl_offset:") }
+        let offset =
+            info.split(separator: "\r\n").first { $0.hasPrefix("master_repl_offset:") }
             .flatMap { Int($0.split(separator: ":")[1]) } ?? 0
         let hasReceived = await Eventually.holds {
             (await bench.status()?["processedOffset"] as? Int ?? 0) >= offset
@@ -87,23 +106,33 @@ struct CrashTests {
         try await ContinuousClock().sleep(for: .seconds(1))
         if signal == SIGSTOP { bench.postgres?.signal(SIGSTOP) } else { bench.postgres?.stop() }
         try await ContinuousClock().sleep(for: .seconds(3))
-        if signal == SIGSTOP { bench.postgres?.signal(SIGCONT) } else { try await bench.postgres?.start() }
+        if signal == SIGSTOP {
+            bench.postgres?.signal(SIGCONT)
+        } else {
+            try await bench.postgres?.start()
+        }
         _ = try await writes
         try bench.flush()
         try await bench.expectEqual()
-        let warnings = bench.sluice.log.split(separator: "\n").count { $0.contains("does not take") }
+        let warnings = bench.sluice.log.split(separator: "\n").count {
+            $0.contains("does not take")
+        }
         #expect(warnings <= 1, "it is said once")
     }
 
-    @Test("Redis killed and restarted from its AOF: nothing lost, rows follow", arguments: DatabaseKind.allCases)
+    @Test(
+        "Redis killed and restarted from its AOF: nothing lost, rows follow",
+        arguments: DatabaseKind.allCases)
     func redisRestarts(kind: DatabaseKind) async throws {
         let bench = try await Bench(
             kind, redisOptions: ["--appendonly", "yes", "--appendfsync", "always"])
         try await bench.start()
         for round in 0..<3 {
             let client = try await bench.redis.connect()
-            try await client.sendAll((0..<2_000).map { ["INCRBY", "c:\($0 % 300)", "\(round + 1)"] })
-            try await client.sendAll((0..<300).map { ["HSET", "session:\($0)", "user_id", "\($0)"] })
+            try await client.sendAll(
+                (0..<2_000).map { ["INCRBY", "c:\($0 % 300)", "\(round + 1)"] })
+            try await client.sendAll(
+                (0..<300).map { ["HSET", "session:\($0)", "user_id", "\($0)"] })
             bench.redis.stop(round == 1 ? SIGTERM : SIGKILL)
             try await bench.redis.start()
         }
@@ -117,7 +146,9 @@ struct CrashTests {
         try await bench.expectEqual()
     }
 
-    @Test("a stop in good order commits everything and exits with 0", arguments: DatabaseKind.allCases)
+    @Test(
+        "a stop in good order commits everything and exits with 0", arguments: DatabaseKind.allCases
+    )
     func drain(kind: DatabaseKind) async throws {
         let bench = try await Bench(kind, interval: "30s")
         try await bench.start()
@@ -129,11 +160,14 @@ struct CrashTests {
         try await bench.expectEqual()
     }
 
-    @Test("a second instance stands by, and takes over when the first is gone", arguments: DatabaseKind.allCases)
+    @Test(
+        "a second instance stands by, and takes over when the first is gone",
+        arguments: DatabaseKind.allCases)
     func standby(kind: DatabaseKind) async throws {
         let bench = try await Bench(kind)
         try await bench.start()
-        let text = try String(contentsOf: bench.folder.url.appending(path: "sluice.yaml"), encoding: .utf8)
+        let text = try String(
+            contentsOf: bench.folder.url.appending(path: "sluice.yaml"), encoding: .utf8)
         let other = try TemporaryFolder()
         let second = try SluiceProcess(
             in: other.url, configuration: text.components(separatedBy: "\nadmin:")[0])

@@ -63,7 +63,9 @@ struct GuaranteeTests {
         try await bench.expectEqual()
     }
 
-    static func writePairs(_ redis: RedisServer, until end: ContinuousClock.Instant) async throws -> Int {
+    static func writePairs(_ redis: RedisServer, until end: ContinuousClock.Instant) async throws
+        -> Int
+    {
         let client = try await redis.connect()
         defer { client.close() }
         var count = 0
@@ -71,7 +73,8 @@ struct GuaranteeTests {
             count += 1
             try await client.sendAll([
                 ["MULTI"], ["INCR", "c:left"], ["INCR", "c:right"],
-                ["HSET", "session:pair", "user_id", "\(count)"], ["ZADD", "z:pair", "\(count)", "p"],
+                ["HSET", "session:pair", "user_id", "\(count)"],
+                ["ZADD", "z:pair", "\(count)", "p"],
                 ["EXEC"],
             ])
         }
@@ -85,9 +88,11 @@ struct GuaranteeTests {
         let key = folder.url.appending(path: "key.pem").path
         let certificate = folder.url.appending(path: "cert.pem").path
         let openssl = try ServerProcess(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out",
-             certificate, "-days", "2", "-subj", "/CN=localhost", "-addext",
-             "subjectAltName=DNS:localhost,IP:127.0.0.1"], log: log)
+            [
+                "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out",
+                certificate, "-days", "2", "-subj", "/CN=localhost", "-addext",
+                "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            ], log: log)
         openssl.wait()
         try #require(openssl.exitCode == 0)
         let port = try FreePort.find()
@@ -99,24 +104,28 @@ struct GuaranteeTests {
             ])
         let admin = try await redis.connect()
         // The commands of docs/permissions.md.
-        try await admin.send([
-            "ACL", "SETUSER", "sluice", "on", ">secret", "resetkeys", "%R~*", "resetchannels", "-@all",
+        let made = try await admin.send([
+            "ACL", "SETUSER", "sluice", "on", ">secret", "resetkeys", "%R~*", "resetchannels",
+            "-@all",
             "+psync", "+replconf", "+ping", "+info", "+command", "+select", "+multi", "+exec",
-            "+client|setname", "+client|no-touch", "+scan", "+exists", "+get", "+hgetall", "+lrange",
+            "+client|setname", "+scan", "+exists", "+get", "+hgetall", "+lrange",
             "+smembers", "+sismember", "+zrange", "+zscore", "+xrange", "+pexpiretime",
         ])
+        try #require(made == ["OK"])
         let path = folder.url.appending(path: "test.db").path
-        let sluice = try SluiceProcess(in: folder.url, configuration: """
-            redis:
-              url: rediss://sluice:secret@localhost:\(port)/0
-              tls_ca_file: \(certificate)
-            database:
-              url: sqlite:\(path)
-            tables:
-              counters:
-                keys: "c:<id>"
-                string: { value: integer }
-            """)
+        let sluice = try SluiceProcess(
+            in: folder.url,
+            configuration: """
+                redis:
+                  url: rediss://sluice:secret@localhost:\(port)/0
+                  tls_ca_file: \(certificate)
+                database:
+                  url: sqlite:\(path)
+                tables:
+                  counters:
+                    keys: "c:<id>"
+                    string: { value: integer }
+                """)
         try await admin.send("SET", "c:before", "4")
         try sluice.start()
         let isUp = await Eventually.holds { (try? sluice.command("status").code) == 0 }
@@ -126,9 +135,11 @@ struct GuaranteeTests {
         #expect(!sluice.log.contains("secret"))
         sluice.stop(SIGTERM)
         // Without trust in the certificate, or with a wrong password, it says so and stops or waits.
-        let text = try String(contentsOf: folder.url.appending(path: "sluice.yaml"), encoding: .utf8)
+        let text = try String(
+            contentsOf: folder.url.appending(path: "sluice.yaml"), encoding: .utf8)
         let wrong = try SluiceProcess(
-            in: folder.url, configuration: text.components(separatedBy: "\nadmin:")[0]
+            in: folder.url,
+            configuration: text.components(separatedBy: "\nadmin:")[0]
                 .replacingOccurrences(of: ":secret@", with: ":wrong@"))
         let result = try SluiceProcess.run(
             ["run", "--config", folder.url.appending(path: "sluice.yaml").path], in: folder.url)
@@ -143,12 +154,15 @@ struct GuaranteeTests {
         let bench = try await Bench(.sqlite)
         let client = try await bench.redis.connect()
         try await client.send(["ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "-psync"])
-        let text = try String(contentsOf: bench.folder.url.appending(path: "sluice.yaml"), encoding: .utf8)
-            .replacingOccurrences(of: "redis://127", with: "redis://app:pw@127")
+        let text = try String(
+            contentsOf: bench.folder.url.appending(path: "sluice.yaml"), encoding: .utf8
+        )
+        .replacingOccurrences(of: "redis://127", with: "redis://app:pw@127")
         let file = bench.folder.url.appending(path: "app.yaml")
         try text.write(to: file, atomically: true, encoding: .utf8)
         for command in ["run", "check"] {
-            let result = try SluiceProcess.run([command, "--config", file.path], in: bench.folder.url)
+            let result = try SluiceProcess.run(
+                [command, "--config", file.path], in: bench.folder.url)
             #expect(result.code != 0)
             #expect(result.output.lowercased().contains("psync"), "\(result.output)")
         }

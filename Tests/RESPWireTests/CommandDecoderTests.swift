@@ -73,7 +73,9 @@ struct CommandDecoderTests {
         }
     }
 
-    @Test("random bytes are an error or not enough, and never more", arguments: 0..<200 as Range<UInt64>)
+    @Test(
+        "random bytes are an error or not enough, and never more",
+        arguments: 0..<200 as Range<UInt64>)
     func fuzz(seed: UInt64) {
         var random = SplitMix64(seed: seed)
         let alphabet = Array("*$:+-\r\n0123456789abc".utf8)

@@ -13,9 +13,12 @@ struct TidyTests {
         ("print(", "log, with metadata", ["sluice"]),
         ("FIXME", "fix it before it lands", []),
         ("TODO", "do it, or write it into an issue", []),
-        ("import Foundation", "the core has no clock, file or formatter", [
-            "SluiceSQLite", "SluiceAdmin", "SluiceTesting", "sluice",
-        ]),
+        (
+            "import Foundation", "the core has no clock, file or formatter",
+            [
+                "SluiceSQLite", "SluiceAdmin", "SluiceTesting", "sluice",
+            ]
+        ),
     ]
 
     @Test("no banned word is in the sources", arguments: try sources())

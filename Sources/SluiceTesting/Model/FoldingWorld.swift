@@ -68,7 +68,8 @@ public enum FoldingWorld {
                 machine.committed(BatchOutcome(), now: now)
             case .read(let items):
                 let results = items.map { redis.read($0, database: 0) }
-                machine.readFinished(results, offset: redis.offset, history: redis.history, now: now)
+                machine.readFinished(
+                    results, offset: redis.offset, history: redis.history, now: now)
             case .scan:
                 machine.scanFinished(
                     [], cursor: [0x30], offset: redis.offset, history: redis.history, now: now)

@@ -16,7 +16,9 @@ struct DemoTraffic {
     }
 
     /// Writes until a time, and counts the writes that Redis acknowledged.
-    mutating func write(to server: RedisServer, until end: ContinuousClock.Instant) async throws -> Int {
+    mutating func write(to server: RedisServer, until end: ContinuousClock.Instant) async throws
+        -> Int
+    {
         let client = try await server.connect()
         defer { client.close() }
         var writes = 0
@@ -55,7 +57,9 @@ struct DemoTraffic {
             guard made % 20 == 0 else {
                 return ["INCRBY", "views:event-pages", "1"]
             }
-            return ["XADD", "events:clicks", "*", "page", "\(random.pick(0..<2_000))", "n", "\(made)"]
+            return [
+                "XADD", "events:clicks", "*", "page", "\(random.pick(0..<2_000))", "n", "\(made)",
+            ]
         }
     }
 }
