@@ -11,6 +11,7 @@ public struct RESPError: Error, Hashable, Sendable, CustomStringConvertible {
         self.expected = expected
     }
 
+    /// The error as one sentence.
     public var description: String { "malformed RESP at byte \(offset): expected \(expected)" }
 }
 

@@ -62,6 +62,7 @@ public struct ConfigurationError: Error, CustomStringConvertible {
     /// The mistakes, in the order of their lines.
     public let mistakes: [ConfigurationMistake]
 
+    /// The mistakes, a line each, after the file's name.
     public var description: String {
         let count = mistakes.count == 1 ? "1 mistake" : "\(mistakes.count) mistakes"
         return "\(file): \(count)\n" + mistakes.map { "  \($0)" }.joined(separator: "\n")

@@ -40,6 +40,7 @@ public actor Pipeline: Service {
     var acknowledged: Int64 = -1
     var hasStreamed = false
 
+    /// The event loop, on which the link's bytes arrive.
     nonisolated public var unownedExecutor: UnownedSerialExecutor {
         unsafe loop.executor.asUnownedSerialExecutor()
     }

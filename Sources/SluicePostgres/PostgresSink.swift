@@ -35,6 +35,7 @@ public actor PostgresSink: Sink {
         pool.start()
     }
 
+    /// Makes or checks the tables, and becomes the writer.
     public func open() async throws(SinkError) -> StoredState {
         let creates = createsTables
         return try await run { session throws(SinkError) in
@@ -42,10 +43,12 @@ public actor PostgresSink: Sink {
         }
     }
 
+    /// Commits a batch.
     public func apply(_ batch: Batch) async throws(SinkError) -> BatchOutcome {
         try await run { session throws(SinkError) in try session.apply(batch) }
     }
 
+    /// The identities of a page of rows, in the order of their primary key.
     public func page(
         table: Int, after: RowIdentity?, limit: Int,
     ) async throws(SinkError) -> [RowIdentity] {
@@ -54,6 +57,7 @@ public actor PostgresSink: Sink {
         }
     }
 
+    /// Lets another instance write, and closes the connection.
     public func close() async {
         _ = try? await pool.runIfActive { [state] in state.session = nil }
         try? await pool.shutdownGracefully()

@@ -7,6 +7,7 @@ public struct RedisEndpoint: Hashable, Sendable {
         /// The path of a socket.
         case unix(String)
 
+        /// The address as text.
         public var description: String {
             switch self {
             case .tcp(let host, let port): "\(host):\(port)"
@@ -74,5 +75,6 @@ public struct RedisError: Error, Hashable, Sendable, CustomStringConvertible {
         self.hint = hint
     }
 
+    /// The message and the hint.
     public var description: String { hint.map { "\(message); \($0)" } ?? message }
 }

@@ -35,6 +35,7 @@ public actor SQLiteSink: Sink {
         pool.start()
     }
 
+    /// Makes or checks the tables, and becomes the writer.
     public func open() async throws(SinkError) -> StoredState {
         session = nil
         if lock == nil { lock = try FileLock(path: path + "-sluice") }
@@ -47,11 +48,13 @@ public actor SQLiteSink: Sink {
         return opened.1
     }
 
+    /// Commits a batch.
     public func apply(_ batch: Batch) async throws(SinkError) -> BatchOutcome {
         let session = try current()
         return try await run { () throws(SinkError) in try session.apply(batch) }
     }
 
+    /// The identities of a page of rows, in the order of their primary key.
     public func page(
         table: Int, after: RowIdentity?, limit: Int,
     ) async throws(SinkError) -> [RowIdentity] {
@@ -61,6 +64,7 @@ public actor SQLiteSink: Sink {
         }
     }
 
+    /// Lets another instance write, and closes the connection.
     public func close() async {
         session = nil
         lock = nil
