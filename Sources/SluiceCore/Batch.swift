@@ -191,6 +191,12 @@ public struct Batch: Sendable {
     /// How many rows it writes.
     public var rowCount: Int { tables.reduce(0) { $0 + $1.count } }
 
+    /// Those dead letters that are of rows which this batch was to write.
+    package func refused(among letters: [DeadLetter]) -> [DeadLetter] {
+        let parked = Set(deadLetters.map(\.identity))
+        return letters.filter { !parked.contains($0.identity) }
+    }
+
     /// Creates a batch without rows.
     public init(from: Checkpoint, to: Checkpoint) {
         self.from = from

@@ -164,6 +164,10 @@ extension Interpreter {
     /// Remembers that a row was refused: the database does not have what Redis has.
     mutating func refuse(_ letter: DeadLetter) {
         restore(letter)
+        // What was folded since is no change of what the database has.
+        guard let (table, row) = slot(letter.table, letter.identity) else { return }
+        let shape = buffer.tables[table].rows[row].shape
+        if shape == .merge || shape == .update { buffer.makeOpaque(table, row) }
     }
 
     /// Has a row read that was loose before this instance started.

@@ -36,6 +36,11 @@ extension RowBuffer {
         let isSetAside = cut.add(row, of: tables[table])
         if isSetAside {
             tables[table].rows[row].flags.insert(.setAside)
+            // A value that does not fit is not worth its memory: the row is read when it changes.
+            if tables[table].rows[row].shape == .value {
+                tables[table].rows[row].shape = .untouched
+                tables[table].fill(row, with: .unchanged)
+            }
         } else {
             tables[table].rows[row].flags.remove(.setAside)
         }

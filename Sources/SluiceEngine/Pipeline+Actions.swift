@@ -72,6 +72,7 @@ extension Pipeline {
             logger.debug("A read failed", metadata: ["why": "\(error)"])
             machine?.readFailed(now: now, pause: Backoff.pauseMin)
             if error.response == .halt { reason = "\(error)" }
+            renewReader()
         }
         processHeld()
         doorbell.ring()
@@ -89,6 +90,7 @@ extension Pipeline {
                 history: found.place.history, now: now)
         } catch {
             machine?.scanFailed(now: now, pause: Backoff.pauseMin)
+            renewReader()
         }
         doorbell.ring()
     }
@@ -107,8 +109,14 @@ extension Pipeline {
         } catch {
             logger.debug("A look-up failed", metadata: ["why": "\(error)"])
             machine?.sweepFailed(now: now, pause: Backoff.pauseMin)
+            renewReader()
         }
         doorbell.ring()
+    }
+
+    /// A reader that was lost comes back with the link.
+    private func renewReader() {
+        if isStreaming, reader?.isActive != true { link?.close() }
     }
 
     // MARK: Requests from outside
@@ -118,11 +126,11 @@ extension Pipeline {
     /// - Returns: False when Redis can't be asked, or the pipeline ended before.
     public func flush() async -> Bool {
         guard let reader, reader.isActive, let info = try? await reader.info(),
-            let offset = info.offset
+            let offset = info.offset, let history = info.history, info.isMaster
         else { return false }
         machine?.requestCut()
         return await withCheckedContinuation { continuation in
-            flushes.append((offset, continuation))
+            flushes.append(Flush(offset: offset, history: history, continuation: continuation))
             sendAcknowledgement(isWanted: false)
             doorbell.ring()
         }

@@ -6,28 +6,37 @@ internal import SluiceRedis
 
 extension Pipeline {
     /// Keeps a link to the server, as often as it breaks.
-    func keepLink() async throws {
+    func keepLink() async {
         var backoff = Backoff()
         var isFirst = true
         while !Task.isCancelled {
+            var error = RedisError(.retry, "the link to Redis was closed")
             do throws(RedisError) {
                 try await connect()
-                await link?.closed()
-                if hasStreamed { isFirst = false }
-                throw linkError ?? RedisError(.retry, "the link to Redis was closed")
-            } catch {
-                lose()
-                // At the start a person is there to act; later, a change on the server may pass.
-                if error.response == .halt, isFirst { return failure = error }
-                if hasStreamed { backoff.reset() }
-                hasStreamed = false
-                if backoff.failureCount == 0, !isDraining {
-                    logger.warning("Waiting for Redis", metadata: ["why": "\(error)"])
+                await withTaskCancellationHandler {
+                    await link?.closed()
+                } onCancel: { [link] in
+                    link?.close()
                 }
-                reason = "\(error)"
-                state = .connecting
-                try await pause(backoff.next(using: &random))
+                error = linkError ?? error
+            } catch let refusal {
+                error = refusal
             }
+            lose()
+            if Task.isCancelled { return }
+            if hasStreamed {
+                isFirst = false
+                backoff.reset()
+            }
+            hasStreamed = false
+            // At the start a person is there to act; later, a change on the server may pass.
+            if error.response == .halt, isFirst { return failure = error }
+            if backoff.failureCount == 0, !isDraining {
+                logger.warning("Waiting for Redis", metadata: ["why": "\(error)"])
+            }
+            reason = "\(error)"
+            state = .connecting
+            try? await pause(backoff.next(using: &random))
         }
     }
 
@@ -46,7 +55,9 @@ extension Pipeline {
         )
     }
 
-    private func lose() {
+    /// Lets go of the connections; what was processed stays.
+    func lose() {
+        isStreaming = false
         machine?.linkLost()
         reader?.close()
         link?.close()
@@ -77,6 +88,7 @@ extension Pipeline {
         reason = nil
         acknowledged = -1
         hasStreamed = true
+        isStreaming = true
         state = .streaming
         sendAcknowledgement(isWanted: true)
         doorbell.ring()

@@ -31,7 +31,7 @@ public actor Pipeline: Service {
     var reason: String?
     var setAside: [String: Int] = [:]
     var isDraining = false
-    var flushes: [(offset: Int64, continuation: CheckedContinuation<Bool, Never>)] = []
+    var flushes: [Flush] = []
     var pending = ByteBuffer()
     var decoder = CommandDecoder(argumentBytesMax: argumentBytesMax)
     var skipRemaining = 0
@@ -39,6 +39,15 @@ public actor Pipeline: Service {
     var linkError: RedisError?
     var acknowledged: Int64 = -1
     var hasStreamed = false
+    /// Whether the link is past its handshake.
+    var isStreaming = false
+
+    /// Somebody who waits until the database has everything up to an offset.
+    struct Flush {
+        let offset: Int64
+        let history: ReplicationID
+        let continuation: CheckedContinuation<Bool, Never>
+    }
 
     /// The event loop, on which the link's bytes arrive.
     nonisolated public var unownedExecutor: UnownedSerialExecutor {
@@ -145,17 +154,26 @@ public actor Pipeline: Service {
             seed: random.next(),
         )
         self.machine = consume machine
-        pending = ByteBuffer()
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { try await self.keepLink() }
-            group.addTask { try await self.acknowledgeEachSecond() }
-            defer { group.cancelAll() }
-            try await act(in: &group)
+        failure = nil
+        acknowledged = -1
+        // Discarding: what a commit returns is not kept, however many there are.
+        await withDiscardingTaskGroup { group in
+            group.addTask { await self.keepLink() }
+            group.addTask { await self.acknowledgeEachSecond() }
+            do {
+                try await self.act(in: &group)
+            } catch {
+                self.failure = self.failure ?? error
+            }
+            self.lose()
+            group.cancelAll()
         }
+        if let failure { throw failure }
     }
 
-    private func act(in group: inout ThrowingTaskGroup<Void, any Error>) async throws {
+    private func act(in group: inout DiscardingTaskGroup) async throws {
         while true {
+            try Task.checkCancellation()
             if let error = failure { throw error }
             guard let action = machine?.next(now: now) else { return }
             switch action {
@@ -211,26 +229,43 @@ public actor Pipeline: Service {
 
     // MARK: Acknowledging
 
-    private func acknowledgeEachSecond() async throws {
-        while true {
+    private func acknowledgeEachSecond() async {
+        while !Task.isCancelled {
             sendAcknowledgement(isWanted: true)
             doorbell.ring()
-            try await pause(.seconds(1))
+            try? await pause(.seconds(1))
         }
+        // Whoever cancels this wants the loop to notice.
+        doorbell.ring()
     }
 
     /// Tells Redis what the database has, if that is more than before or asked for.
     func sendAcknowledgement(isWanted: Bool) {
         guard let offset = machine?.acknowledgement() else { return }
-        if offset > acknowledged || isWanted, let link, link.isActive {
+        // Not before the stream flows: an offset of another history would stay at the server, which
+        // keeps the highest, and each acknowledgement puts off the snapshot that it waits to send.
+        if offset > acknowledged || isWanted, isStreaming, let link, link.isActive {
             link.acknowledge(offset, includesAOF: info?.hasFACK ?? false)
             acknowledged = offset
         }
         machine?.isAcknowledgementWanted = false
-        let committed = offset
-        let done = flushes.filter { $0.offset <= committed }
-        flushes.removeAll { $0.offset <= committed }
-        for flush in done { flush.continuation.resume(returning: true) }
+        answerFlushes(offset)
+    }
+
+    /// Answers those who wait for an offset; in another history it will never come.
+    private func answerFlushes(_ offset: Int64) {
+        guard isStreaming, let history = machine?.processed?.history else { return }
+        let waiting = flushes
+        flushes = []
+        for flush in waiting {
+            if flush.history != history {
+                flush.continuation.resume(returning: false)
+            } else if flush.offset <= offset {
+                flush.continuation.resume(returning: true)
+            } else {
+                flushes.append(flush)
+            }
+        }
     }
 
     private func failFlushes() {

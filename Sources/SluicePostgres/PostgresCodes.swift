@@ -4,8 +4,9 @@ internal import SluiceCore
 ///
 /// Source: https://www.postgresql.org/docs/current/errcodes-appendix.html.
 enum PostgresCodes {
-    /// Codes that speak of one row: data exceptions, integrity constraints, values too large.
-    private static let refusals = ["22", "23", "54"]
+    /// Codes that speak of one row: data exceptions, integrity constraints, values too large, a
+    /// trigger's RAISE EXCEPTION, WITH CHECK OPTION, two keys that a collation makes one.
+    private static let refusals = ["21", "22", "23", "44", "54", "P0001"]
     /// Codes that pass: connection, resources, rolled-back transactions, shutdown, I/O, a server
     /// that is read-only while it fails over.
     private static let passing = ["08", "25006", "40", "53", "55", "57", "58"]

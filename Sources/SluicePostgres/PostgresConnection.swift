@@ -34,16 +34,15 @@ final class PostgresConnection {
     private var prepared: [String: String] = [:]
 
     init(url: String) throws(SinkError) {
+        try Self.check(url)
         guard let handle = unsafe PQconnectStart(url) else {
             throw SinkError(.retry, code: "postgres.memory", "libpq has no memory")
         }
         unsafe self.handle = handle
-        do throws(SinkError) {
-            try connect()
-        } catch {
-            unsafe PQfinish(handle)
-            throw error
-        }
+        // Notices would go to the standard error, in the middle of the log.
+        _ = unsafe PQsetNoticeProcessor(handle, { _, _ in }, nil)
+        // When this throws, the object is complete already, and its deinit frees the handle.
+        try connect()
     }
 
     deinit { unsafe PQfinish(handle) }
@@ -68,10 +67,29 @@ final class PostgresConnection {
         }
     }
 
-    // The text of libpq names host and port; it holds no password.
+    /// Refuses an address that libpq can't read. Its own message would quote parts of a password
+    /// that was not percent-encoded.
+    private static func check(_ url: String) throws(SinkError) {
+        let rest = url.drop { $0 != "@" }.dropFirst()
+        var message: UnsafeMutablePointer<CChar>?
+        let options = unsafe PQconninfoParse(url, &message)
+        defer {
+            unsafe PQconninfoFree(options)
+            unsafe PQfreemem(message)
+        }
+        guard unsafe options == nil || rest.prefix(while: { $0 != "?" }).contains("@") else {
+            return
+        }
+        throw SinkError(
+            .halt, code: "postgres.url", "database.url is no address that PostgreSQL can read",
+            hint: "percent-encode the user and password: @ is %40, / is %2F, % is %25",
+        )
+    }
+
+    // The text of libpq names host, port, user and database; an address that it could not read
+    // was refused before.
     private func connectionError() -> SinkError {
-        let text = unsafe String(cString: PQerrorMessage(handle))
-            .split(whereSeparator: \.isNewline).joined(separator: " ")
+        let text = message
         let isHopeless =
             text.contains("authentication failed") || text.contains("does not exist")
             || text.contains("no pg_hba.conf entry") || text.contains("invalid connection option")
@@ -165,8 +183,13 @@ final class PostgresConnection {
     }
 
     private func lost() -> SinkError {
-        let text = unsafe String(cString: PQerrorMessage(handle))
-        return SinkError(.retry, code: "postgres.lost", "the connection to PostgreSQL: \(text)")
+        SinkError(.retry, code: "postgres.lost", "the connection to PostgreSQL: \(message)")
+    }
+
+    // libpq's message as one line.
+    private var message: String {
+        unsafe String(cString: PQerrorMessage(handle)).split(whereSeparator: \.isWhitespace)
+            .joined(separator: " ")
     }
 
     /// Waits for the answer to what was sent.

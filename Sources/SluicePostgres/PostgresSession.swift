@@ -184,8 +184,10 @@ final class PostgresSession {
     func apply(_ batch: Batch) throws(SinkError) -> BatchOutcome {
         try connection.run("BEGIN")
         guard try advance(batch) else {
+            // An earlier attempt committed it, and what that refused is known only to the database.
+            let refused = try deadLetters()
             try connection.run("ROLLBACK")
-            return BatchOutcome()
+            return BatchOutcome(refused: batch.refused(among: refused))
         }
         try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
         var writer = PostgresWriter(connection: connection, mappings: mappings)

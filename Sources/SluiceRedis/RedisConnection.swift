@@ -3,6 +3,9 @@ package import RESPWire
 
 /// A connection for commands and their replies, in the order in which they were sent.
 package final class RedisConnection: Sendable {
+    /// How long a reply may take before the connection is given up.
+    private static let answerMax = TimeAmount.seconds(10)
+
     private let channel: any Channel
     private let handler: NIOLoopBound<Handler>
 
@@ -85,6 +88,11 @@ package final class RedisConnection: Sendable {
         let promise = channel.eventLoop.makePromise(of: [RESPValue].self)
         let channel = channel
         let handler = handler
+        // A server that hangs must not hold up what needs no answer of it.
+        let alarm = channel.eventLoop.scheduleTask(in: Self.answerMax) {
+            channel.close(promise: nil)
+        }
+        promise.futureResult.whenComplete { _ in alarm.cancel() }
         channel.eventLoop.execute {
             guard channel.isActive else { return promise.fail(ChannelError.ioOnClosedChannel) }
             handler.value.waiting.append((count, promise))

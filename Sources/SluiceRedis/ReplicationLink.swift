@@ -77,6 +77,8 @@ private final class LinkHandler: ChannelInboundHandler {
 
     /// How long the handshake may take without a byte: Redis sends a line feed each second.
     private static let silenceMax = TimeAmount.seconds(15)
+    /// How many such times the stream may be silent: a server pings its replicas every 10 s.
+    private static let streamSilenceRoundsMax = 4
     /// The longest line of an answer.
     private static let lineMax = 4_096
 
@@ -98,6 +100,7 @@ private final class LinkHandler: ChannelInboundHandler {
     private var wantsMore = true
     private var watchdog: Scheduled<Void>?
     private var hasHeard = false
+    private var silentRounds = 0
 
     init(
         endpoint: RedisEndpoint, position: Position?, delegate: any ReplicationLinkDelegate,
@@ -131,11 +134,16 @@ private final class LinkHandler: ChannelInboundHandler {
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         watchdog = context.eventLoop.scheduleTask(in: Self.silenceMax) {
             let (handler, context) = bound.value
-            if case .streaming = handler.state { return }
-            guard handler.hasHeard else {
+            handler.silentRounds = handler.hasHeard ? 0 : handler.silentRounds + 1
+            handler.hasHeard = false
+            var roundsMax = 1
+            if case .streaming = handler.state {
+                // Nothing is heard either while the stream is held.
+                roundsMax = handler.wantsMore ? Self.streamSilenceRoundsMax : .max
+            }
+            guard handler.silentRounds < roundsMax else {
                 return handler.fail(RedisError(.retry, "Redis does not answer"), context)
             }
-            handler.hasHeard = false
             handler.watch(context)
         }
     }

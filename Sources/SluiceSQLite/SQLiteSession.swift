@@ -161,7 +161,8 @@ final class SQLiteSession: Sendable {
     func apply(_ batch: Batch) throws(SinkError) -> BatchOutcome {
         try write { [self] database in
             guard try advance(batch, database) else {
-                return BatchOutcome()
+                // An earlier attempt committed it; what that refused, only the database knows.
+                return BatchOutcome(refused: batch.refused(among: try deadLetters(database)))
             }
             let now = Timestamp.text(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000))
             var writer = SQLiteWriter(database: database, mappings: mappings, now: now)

@@ -1,62 +1,84 @@
 public import Foundation
 
 /// A child process that ends with its owner.
+///
+/// It is spawned by the system's own call, with no signal blocked: a child inherits the mask of the
+/// thread that starts it, and those of the runtime block SIGTERM.
 public final class ServerProcess: @unchecked Sendable {
-    // Unchecked: Process is safe to ask and signal from any thread.
-    private let process = Process()
-
     /// The process's number.
-    public var pid: Int32 { process.processIdentifier }
+    public let pid: Int32
+    // Unchecked: whoever waits first takes the lock, and keeps the exit code for the others.
+    private let lock = NSLock()
+    private var code: Int32?
+
     /// Whether it still runs.
-    public var isRunning: Bool { process.isRunning }
-    /// Its exit code, once it has ended.
-    public var exitCode: Int32 { process.terminationStatus }
+    public var isRunning: Bool { poll() == nil }
+    /// Its exit code, or the signal that ended it, negative; 0 while it runs.
+    public var exitCode: Int32 { poll() ?? 0 }
 
     /// Starts a program.
     ///
     /// - Parameters:
     ///   - arguments: The program, looked for on the path, and its arguments.
     ///   - log: Where its output goes.
-    public init(
-        _ arguments: [String], log: URL, environment: [String: String] = [:],
-    ) throws {
-        process.executableURL = URL(filePath: "/usr/bin/env")
-        process.arguments = arguments
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-        if !FileManager.default.fileExists(atPath: log.path) {
-            _ = FileManager.default.createFile(atPath: log.path, contents: nil)
-        }
-        let handle = try FileHandle(forWritingTo: log)
-        try handle.seekToEnd()
-        process.standardOutput = handle
-        process.standardError = handle
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
+    public init(_ arguments: [String], log: URL) throws {
+        var actions = unsafe posix_spawn_file_actions_t()
+        unsafe posix_spawn_file_actions_init(&actions)
+        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        let mode = O_WRONLY | O_CREAT | O_APPEND
+        unsafe posix_spawn_file_actions_addopen(&actions, 1, log.path, mode, 0o644)
+        unsafe posix_spawn_file_actions_adddup2(&actions, 1, 2)
+        var attributes = posix_spawnattr_t()
+        unsafe posix_spawnattr_init(&attributes)
+        defer { unsafe posix_spawnattr_destroy(&attributes) }
+        var none = sigset_t()
+        unsafe sigemptyset(&none)
+        unsafe posix_spawnattr_setsigmask(&attributes, &none)
+        unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+        var texts = unsafe arguments.map { unsafe strdup($0) } + [nil]
+        defer { for unsafe text in unsafe texts { unsafe free(text) } }
+        var pid: pid_t = 0
+        let failure = unsafe posix_spawnp(&pid, arguments[0], &actions, &attributes, &texts, environ)
+        guard failure == 0 else { throw POSIXError(POSIXErrorCode(rawValue: failure) ?? .ENOENT) }
+        self.pid = pid
     }
 
-    deinit { kill(SIGKILL) }
+    deinit { end() }
 
     /// Sends a signal.
     public func kill(_ signal: Int32) {
-        if process.isRunning { _ = Foundation.kill(process.processIdentifier, signal) }
+        if poll() == nil { _ = Foundation.kill(pid, signal) }
     }
 
     /// Waits until the process has ended.
     public func wait() {
-        process.waitUntilExit()
+        while poll() == nil { usleep(2_000) }
     }
 
     /// Waits until the process has ended, and kills it when it takes too long.
     public func wait(atMost limit: Duration) {
         let end = ContinuousClock.now + limit
-        while process.isRunning, ContinuousClock.now < end { usleep(5_000) }
+        while poll() == nil, ContinuousClock.now < end { usleep(2_000) }
         self.end()
     }
 
-    /// Ends the process at once, and waits.
+    /// Ends the process, by default at once, and waits.
     public func end(_ signal: Int32 = SIGKILL) {
         kill(signal)
         wait()
+    }
+
+    /// The exit code if it has ended.
+    private func poll() -> Int32? {
+        lock.withLock {
+            if let code { return code }
+            var status: Int32 = 0
+            guard unsafe waitpid(pid, &status, WNOHANG) == pid else { return nil }
+            let signal = status & 0x7F
+            code = signal == 0 ? (status >> 8) & 0xFF : -signal
+            return code
+        }
     }
 }
 
