@@ -37,9 +37,10 @@ public final class ServerProcess: @unchecked Sendable {
         unsafe posix_spawnattr_setsigmask(&attributes, &none)
         unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
         var texts = unsafe arguments.map { unsafe strdup($0) } + [nil]
-        defer { for unsafe text in unsafe texts { unsafe free(text) } }
+        defer { unsafe texts.forEach { unsafe free($0) } }
         var pid: pid_t = 0
-        let failure = unsafe posix_spawnp(&pid, arguments[0], &actions, &attributes, &texts, environ)
+        let failure = unsafe posix_spawnp(
+            &pid, arguments[0], &actions, &attributes, &texts, environ)
         guard failure == 0 else { throw POSIXError(POSIXErrorCode(rawValue: failure) ?? .ENOENT) }
         self.pid = pid
     }

@@ -167,4 +167,55 @@ struct GuaranteeTests {
             #expect(result.output.lowercased().contains("psync"), "\(result.output)")
         }
     }
+
+    @Test(
+        "a writer that was overtaken starts again from the database",
+        arguments: DatabaseKind.allCases)
+    func fenced(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.send("INCR", "c:a")
+        try bench.flush()
+        let sql = "UPDATE sluice_position SET epoch = epoch + 1"
+        if bench.postgres != nil {
+            _ = try bench.query(sql)
+        } else {
+            let path = bench.folder.url.appending(path: "test.db").path
+            let shell = try ServerProcess(
+                [
+                    "python3", "-c",
+                    "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); "
+                        + "c.execute(sys.argv[2]); c.commit()", path, sql,
+                ], log: bench.folder.url.appending(path: "python.log"))
+            shell.wait()
+        }
+        try await client.sendAll((0..<100).map { ["INCRBY", "c:\($0 % 3)", "2"] })
+        let isAgain = await Eventually.holds {
+            bench.sluice.log.components(separatedBy: "Following").count > 2
+        }
+        #expect(isAgain, "\(bench.sluice.log)")
+        try bench.flush()
+        try await bench.expectEqual()
+        #expect(bench.sluice.stop(SIGTERM) == 0)
+    }
+
+    @Test("it attaches to a Redis with the default delay of snapshots, and WAIT does not lie then")
+    func defaultDelay() async throws {
+        let bench = try await Bench(
+            .sqlite,
+            redisOptions: ["--repl-diskless-sync-delay", "5", "--appendonly", "yes"])
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.sendAll((0..<3_000).map { ["INCR", "c:\($0 % 9)"] })
+        try bench.flush()
+        // A restart from the AOF is a new history, in which nothing is acknowledged yet.
+        bench.redis.stop(SIGKILL)
+        try await bench.redis.start()
+        let again = try await bench.redis.connect()
+        try await again.send("INCR", "c:0")
+        #expect(try await again.send("WAIT", "1", "500") == ["0"])
+        #expect(try await again.send("WAIT", "1", "20000") == ["1"])
+        try await bench.expectEqual()
+    }
 }

@@ -1,0 +1,90 @@
+import SluiceCore
+import Testing
+
+@Suite("Pipeline machine")
+struct PipelineMachineTests {
+    static let mapping = TableMapping(
+        name: "counters",
+        keys: KeyPattern(segments: [
+            .literal(Array("c:".utf8)), .placeholder(Column(name: "id", type: .text)),
+        ]), type: .string, columns: [Column(name: "value", type: .integer)],
+    )
+
+    /// A machine that stands at offset 100, with its baseline done.
+    static func machine() -> PipelineMachine {
+        let checkpoint = Checkpoint(
+            epoch: 1, sequence: 1,
+            position: Position(history: ReplicationID("h"), offset: 100, database: 0),
+            isBaselineDone: true,
+        )
+        var machine = PipelineMachine(
+            mappings: [mapping], database: 0, policy: PipelinePolicy(),
+            stored: StoredState(checkpoint: checkpoint), seed: 1,
+        )
+        machine.linkContinued(history: nil)
+        return machine
+    }
+
+    @Test("a row that was refused while it changed is read, and not changed again")
+    func refusedWhileChanged() throws {
+        var machine = Self.machine()
+        machine.send("INCRBY", "c:a", "5")
+        machine.requestCut()
+        guard case .commit(let batch) = machine.next(now: .seconds(1)) else {
+            Issue.record("no batch is due")
+            return
+        }
+        machine.send("INCRBY", "c:a", "-10")
+        let letter = DeadLetter(
+            table: "counters", identity: batch.tables[0].merges[0].rows.identities[0],
+            code: "check", message: "",
+        )
+        machine.committed(BatchOutcome(refused: [letter]), now: .seconds(1))
+        machine.requestCut()
+        guard case .read(let items) = machine.next(now: .seconds(2)) else {
+            Issue.record("the row is not read")
+            return
+        }
+        #expect(items.map(\.key) == [Array("c:a".utf8)])
+    }
+
+    @Test("a cut is never inside a transaction, and a link lost in it leaves nothing behind")
+    func transactions() {
+        var machine = Self.machine()
+        machine.send("MULTI")
+        machine.send("INCR", "c:a")
+        machine.requestCut()
+        var hasCut = false
+        if case .commit = machine.next(now: .seconds(5)) { hasCut = true }
+        #expect(!hasCut)
+        #expect(machine.processed?.offset == 100)
+        machine.linkLost()
+        machine.linkContinued(history: nil)
+        #expect(machine.streamOffset == 100)
+        #expect(machine.dirtyCount == 0)
+    }
+
+    @Test("nothing is acknowledged in a new history before its baseline is committed")
+    func newHistory() {
+        var machine = Self.machine()
+        #expect(machine.acknowledgement() == 100)
+        machine.linkResynchronised(
+            Position(history: ReplicationID("other"), offset: 5, database: 0))
+        #expect(machine.acknowledgement() == 0)
+    }
+}
+
+extension PipelineMachine {
+    /// Receives a command of ten bytes.
+    mutating func send(_ arguments: String...) {
+        var bytes: Bytes = []
+        var ranges: [Range<Int>] = []
+        for argument in arguments {
+            let start = bytes.count
+            bytes += Array(argument.utf8)
+            ranges.append(start..<bytes.count)
+        }
+        receive(bytes.span, arguments: ranges, isOversized: false, length: 10)
+        chunkReceived(now: .zero)
+    }
+}
