@@ -70,6 +70,16 @@ public struct Merge: Hashable, Sendable {
     }
 }
 
+extension DeadLetter {
+    /// For an entry of a stream whose identifier the table has with other fields.
+    package static func reused(table: String, identity: RowIdentity) -> DeadLetter {
+        DeadLetter(
+            table: table, identity: identity, code: "stream.id_reused",
+            message: "the table has an entry with this identifier and other fields",
+        )
+    }
+}
+
 /// What a batch changes in one table. A row stands in one of these, or in one and in `marks`.
 public struct TableChanges: Hashable, Sendable {
     /// The table's place in the file.

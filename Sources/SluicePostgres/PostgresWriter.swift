@@ -26,7 +26,7 @@ struct PostgresWriter {
             for merge in changes.merges {
                 try run(statements.merge(merge), merge.rows, changes.table, time: time)
             }
-            try run(statements.append, changes.appends, changes.table, time: time)
+            try append(changes, statements)
         }
         for changes in batch.tables.reversed() {
             let statements = TableStatements(mappings[changes.table], .postgres)
@@ -40,6 +40,32 @@ struct PostgresWriter {
             }
             try run(statements.remove, changes.removes, changes.table, time: time)
             try run(statements.remove, changes.marks, changes.table, time: time)
+        }
+    }
+
+    /// Appends entries. One that is there already is a replay if its fields are the same.
+    private mutating func append(
+        _ changes: TableChanges, _ statements: TableStatements,
+    ) throws(SinkError) {
+        let rows = changes.appends
+        var start = 0
+        while start < rows.count {
+            let end = chunkEnd(rows, from: start)
+            let changed = try run(
+                statements.append, rows, start..<end, changes.table, [], statements.takesTime)
+            if changed < end - start {
+                let columns = (rows.key + rows.values).map {
+                    PostgresConnection.Parameter.binary(PostgresArray.encode($0, start..<end))
+                }
+                for row in try connection.run(statements.findReused, columns).rows {
+                    guard let place = row[0].flatMap({ Int($0) }) else { continue }
+                    refused.append(
+                        .reused(
+                            table: mappings[changes.table].name,
+                            identity: rows.identities[start + place - 1]))
+                }
+            }
+            start = end
         }
     }
 
@@ -68,10 +94,13 @@ struct PostgresWriter {
 
     /// Runs a statement over some rows. When it is refused, its halves are tried, down to the rows
     /// that are refused alone: those become dead letters, and the others are written.
+    ///
+    /// - Returns: How many rows of the table were changed.
+    @discardableResult
     private mutating func run(
         _ sql: String, _ rows: RowSet, _ range: Range<Int>, _ table: Int, _ more: [ColumnVector],
         _ time: Bool,
-    ) throws(SinkError) {
+    ) throws(SinkError) -> Int {
         var parameters = (rows.key + rows.values).map {
             PostgresConnection.Parameter.binary(PostgresArray.encode($0, range))
         }
@@ -79,8 +108,9 @@ struct PostgresWriter {
         if time { parameters.append(.text("now")) }
         try connection.run("SAVEPOINT rows")
         do throws(SinkError) {
-            try connection.run(sql, parameters)
+            let changed = try connection.run(sql, parameters).changed
             try connection.run("RELEASE SAVEPOINT rows")
+            return changed
         } catch {
             guard PostgresCodes.isRefusal(error) else { throw error }
             try connection.run("ROLLBACK TO SAVEPOINT rows")
@@ -92,11 +122,11 @@ struct PostgresWriter {
                         code: error.code, message: error.message,
                     )
                 )
-                return
+                return 0
             }
             let middle = range.lowerBound + range.count / 2
-            try run(sql, rows, range.lowerBound..<middle, table, more, time)
-            try run(sql, rows, middle..<range.upperBound, table, more, time)
+            let left = try run(sql, rows, range.lowerBound..<middle, table, more, time)
+            return try left + run(sql, rows, middle..<range.upperBound, table, more, time)
         }
     }
 }

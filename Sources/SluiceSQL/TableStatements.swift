@@ -41,6 +41,30 @@ public struct TableStatements: Sendable {
     /// Appends rows that are not there.
     public var append: String { insert(mapping.values, []) }
 
+    /// Finds rows that were to be appended but are there with other values. On PostgreSQL it returns
+    /// their places in the arrays, from 1; on SQLite a row if the one row is such.
+    public var findReused: String {
+        let columns = mapping.primaryKey + mapping.values
+        let first = mapping.primaryKey.count
+        let differs = mapping.values.enumerated().map { index, column in
+            let name = "\(table).\(Dialect.quote(column.name))"
+            return dialect == .sqlite
+                ? "\(name) IS NOT ?\(first + index + 1)"
+                : "\(name) IS DISTINCT FROM \(cast("s.c\(first + index)", column.type))"
+        }.joined(separator: " OR ")
+        switch dialect {
+        case .sqlite: return "SELECT 1 FROM \(table) WHERE \(keyCondition) AND (\(differs))"
+        case .postgres:
+            let arrays = columns.indices.map {
+                "$\($0 + 1)::\(dialect.arrayType(columns[$0].type))"
+            }
+            let names = columns.indices.map { "c\($0)" } + ["place"]
+            return "SELECT s.place FROM unnest(\(arrays.joined(separator: ", "))) WITH ORDINALITY "
+                + "AS s(\(names.joined(separator: ", "))) JOIN \(table) ON \(keyCondition) "
+                + "WHERE \(differs)"
+        }
+    }
+
     /// Changes some columns of rows.
     public func merge(_ merge: Merge) -> String {
         let columns = merge.columns.map { mapping.values[$0] }

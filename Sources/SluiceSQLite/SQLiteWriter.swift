@@ -24,7 +24,7 @@ struct SQLiteWriter {
             for merge in changes.merges {
                 try run(statements.merge(merge), merge.rows, changes, time: statements.takesTime)
             }
-            try run(statements.append, changes.appends, changes, time: statements.takesTime)
+            try append(changes, statements)
         }
         for changes in batch.tables.reversed() {
             let statements = TableStatements(mappings[changes.table], .sqlite)
@@ -32,6 +32,25 @@ struct SQLiteWriter {
             try clear(changes, statements)
             try run(statements.remove, changes.removes, changes, time: time)
             try run(statements.remove, changes.marks, changes, time: time)
+        }
+    }
+
+    /// Appends entries. One that is there already is a replay if its fields are the same.
+    private mutating func append(
+        _ changes: TableChanges, _ statements: TableStatements,
+    ) throws {
+        let rows = changes.appends
+        guard rows.count > 0 else { return }
+        let find = try database.makeStatement(sql: statements.findReused)
+        let columns = rows.key + rows.values
+        try run(statements.append, rows, changes, time: statements.takesTime) {
+            writer, row in
+            guard writer.database.changesCount == 0 else { return }
+            let arguments = StatementArguments(columns.map { Self.value($0, row) })
+            guard try Row.fetchOne(find, arguments: arguments) != nil else { return }
+            writer.refused.append(
+                .reused(
+                    table: writer.mappings[changes.table].name, identity: rows.identities[row]))
         }
     }
 
@@ -53,6 +72,7 @@ struct SQLiteWriter {
     /// Runs a statement for each row; a row that is refused becomes a dead letter.
     private mutating func run(
         _ sql: String, _ rows: RowSet, _ changes: TableChanges, time: Bool,
+        after: (inout SQLiteWriter, Int) throws -> Void = { _, _ in },
     ) throws {
         guard rows.count > 0 else { return }
         var statement = try database.makeStatement(sql: sql)
@@ -65,6 +85,7 @@ struct SQLiteWriter {
             do {
                 // A statement that fails changes nothing, and the transaction goes on.
                 try statement.execute(arguments: StatementArguments(arguments))
+                try after(&self, row)
             } catch let error as DatabaseError where SQLiteSession.isRefusal(error) {
                 // Resetting a statement that failed reports its failure once more: a new one does not.
                 statement = try database.makeStatement(sql: sql)
