@@ -21,6 +21,7 @@ public actor Pipeline: Service {
     let logger: Logger
     let loop: any EventLoop
     let doorbell: Doorbell
+    private let showBaseline: (@Sendable (BaselineProgress) -> Void)?
     private let start = ContinuousClock.now
 
     var machine: PipelineMachine?
@@ -62,17 +63,19 @@ public actor Pipeline: Service {
     ///   - mappings: The tables, in the file's order.
     ///   - policy: The limits.
     ///   - group: Where the event loop is taken from.
+    ///   - showBaseline: Shows how a baseline goes on; without it, log lines do.
     ///   - logger: Where what happens is noted.
     public init(
         endpoint: RedisEndpoint, sink: any Sink, mappings: [TableMapping],
         policy: PipelinePolicy, group: MultiThreadedEventLoopGroup,
-        logger: Logger,
+        showBaseline: (@Sendable (BaselineProgress) -> Void)? = nil, logger: Logger,
     ) {
         self.endpoint = endpoint
         self.sink = sink
         self.mappings = mappings
         self.policy = policy
         self.logger = logger
+        self.showBaseline = showBaseline
         loop = group.next()
         doorbell = Doorbell(loop: loop)
     }
@@ -206,6 +209,7 @@ public actor Pipeline: Service {
         guard let counters = machine?.counters, machine?.isBaselineRunning == true else {
             if state == .baseline {
                 state = .streaming
+                showBaseline?(BaselineProgress(read: 0, keys: 0, isDone: true))
                 logger.info(
                     "Baseline done",
                     metadata: [
@@ -220,8 +224,14 @@ public actor Pipeline: Service {
             progressShown = now
             logger.info("Baseline: reading every mapped key")
         }
-        guard now - progressShown >= .seconds(2) else { return }
+        let pause: Duration = showBaseline == nil ? .seconds(2) : .milliseconds(100)
+        guard now - progressShown >= pause else { return }
         progressShown = now
+        if let showBaseline {
+            let keys = info?.keyCount(endpoint.database) ?? 0
+            return showBaseline(
+                BaselineProgress(read: counters.baselineReads, keys: keys, isDone: false))
+        }
         logger.info(
             "Baseline",
             metadata: ["read": "\(counters.baselineReads)", "rows": "\(counters.rows)"])

@@ -1,5 +1,15 @@
 public import SluiceCore
 
+/// How far a baseline is.
+public struct BaselineProgress: Hashable, Sendable {
+    /// Rows and keys read so far.
+    public let read: Int
+    /// Keys of the database when the link was made, those that no table maps included.
+    public let keys: Int
+    /// Whether it is over.
+    public let isDone: Bool
+}
+
 /// What a running pipeline says of itself.
 public struct PipelineStatus: Codable, Hashable, Sendable {
     /// What the pipeline is doing.

@@ -33,6 +33,12 @@ public struct ServerInfo: Hashable, Sendable {
     /// The name and version.
     public var name: String { "\(isValkey ? "Valkey" : "Redis") \(version)" }
 
+    /// How many keys a database has.
+    public func keyCount(_ database: Int) -> Int {
+        let counts = (fields["db\(database)"] ?? "").split(separator: ",").first ?? ""
+        return Int(counts.drop { $0 != "=" }.dropFirst()) ?? 0
+    }
+
     private var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
 
     /// Whether the server knows `REPLCONF ACK … FACK …`, which is what WAITAOF counts.

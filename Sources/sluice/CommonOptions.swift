@@ -3,6 +3,7 @@ import Foundation
 import Logging
 import SluiceConfiguration
 import SluiceCore
+import SluiceEngine
 import SluicePostgres
 import SluiceRedis
 import SluiceSQLite
@@ -46,6 +47,20 @@ enum Terminal {
     static func complain(_ text: String, hint: String? = nil) {
         let line = hint.map { "\(text)\n    hint: \($0)" } ?? text
         FileHandle.standardError.write(Data("sluice: \(line)\n".utf8))
+    }
+
+    /// Draws a bar over the last one.
+    static func showBaseline(_ progress: BaselineProgress) {
+        let width = 30
+        let share = Double(progress.read) / Double(max(progress.read, progress.keys, 1))
+        let filled = progress.isDone ? width : Int(share * Double(width))
+        let bar =
+            String(repeating: "#", count: filled) + String(repeating: ".", count: width - filled)
+        let text =
+            progress.isDone
+            ? "\rBaseline [\(bar)] done                    \n"
+            : "\rBaseline [\(bar)] \(progress.read) of up to \(progress.keys) keys"
+        FileHandle.standardError.write(Data(text.utf8))
     }
 
     static func logger(_ level: Logger.Level = .info) -> Logger {

@@ -34,7 +34,8 @@ struct RunCommand: AsyncParsableCommand {
         let group = MultiThreadedEventLoopGroup.singleton
         let pipeline = Pipeline(
             endpoint: endpoint, sink: configuration.sink(), mappings: configuration.tables,
-            policy: configuration.policy, group: group, logger: logger)
+            policy: configuration.policy, group: group,
+            showBaseline: isatty(STDERR_FILENO) == 1 ? Terminal.showBaseline : nil, logger: logger)
         let admin = AdminServer(
             host: configuration.adminHost, port: configuration.adminPort, pipeline: pipeline,
             group: group, logger: logger)
