@@ -110,7 +110,7 @@ extension PipelineMachine {
         dirtySince = nil
         closingSince = nil
         isCutRequested = false
-        if interpreter.buffer.memory > policy.bufferMemoryMax / 2 {
+        if interpreter.buffer.memory > policy.cleanMemoryMax {
             interpreter.buffer.forgetClean(processed: processed.offset)
         }
         return batch

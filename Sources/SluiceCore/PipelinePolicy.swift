@@ -29,11 +29,13 @@ public struct PipelinePolicy: Hashable, Sendable {
         self.memoryMax = memoryMax
     }
 
-    /// What the buffer alone may take: a batch of all of it, and that batch's encoding, take as much
-    /// each.
-    var bufferMemoryMax: Int { memoryMax / 3 }
+    /// What the buffer alone may take: a batch of all of it takes as much again at most, and is
+    /// encoded in small parts.
+    var bufferMemoryMax: Int { memoryMax / 2 }
+    /// What the buffer may take with values that need not be written.
+    var cleanMemoryMax: Int { bufferMemoryMax / 4 * 3 }
     /// What one transaction of Redis may take before it ends: reading can't stop inside it.
-    var transactionMemoryMax: Int { memoryMax / 3 }
+    var transactionMemoryMax: Int { memoryMax / 2 }
 }
 
 /// What a pipeline has done since it started.

@@ -53,8 +53,26 @@ struct Row {
     var flags: Flags = []
     /// The offset at which the value was read; changes at or before it are in the value.
     var readOffset = Int64.min
+    private var misfitBox: MisfitBox?
+
     /// Why the row can't be written, when that is known before the cut.
-    var misfit: Misfit?
+    var misfit: Misfit? {
+        get { misfitBox?.misfit }
+        set {
+            // Rows are many and misfits are few.
+            guard newValue != nil || misfitBox != nil else { return }
+            misfitBox = newValue.map(MisfitBox.init)
+        }
+    }
+}
+
+/// A misfit on its own, so that rows without one stay small.
+private final class MisfitBox {
+    let misfit: Misfit
+
+    init(_ misfit: Misfit) {
+        self.misfit = misfit
+    }
 }
 
 /// One key of a mapped table.
