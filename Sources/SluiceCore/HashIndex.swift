@@ -44,7 +44,8 @@ struct HashIndex {
         fileprivate let tag: UInt32
     }
 
-    // Each entry is a 32-bit tag of the hash above a 32-bit slot plus one; zero is empty.
+    // Each entry is the hash's low 32 bits above a 32-bit slot plus one; zero is empty. The place of
+    // an entry follows from those bits, so growing and removing touch no other memory.
     private var entries: [UInt64]
     private var mask: Int
     private(set) var count = 0
@@ -59,7 +60,8 @@ struct HashIndex {
 
     @inline(__always)
     func probe(_ hash: UInt64) -> Probe {
-        Probe(position: Int(truncatingIfNeeded: hash) & mask, tag: UInt32(hash >> 32))
+        let tag = UInt32(truncatingIfNeeded: hash)
+        return Probe(position: Int(tag) & mask, tag: tag)
     }
 
     /// The next slot whose hash has the same tag, or nil when there is none.
@@ -75,17 +77,17 @@ struct HashIndex {
         }
     }
 
-    /// Adds a slot. `hashOf` is asked for the other slots' hashes when the table grows.
-    mutating func insert(_ slot: Int, hash: UInt64, hashOf: (Int) -> UInt64) {
+    /// Adds a slot.
+    mutating func insert(_ slot: Int, hash: UInt64) {
         precondition(slot < Int(UInt32.max) - 1, "a table holds at most 2^32 - 2 rows")
-        if count >= entries.count / 8 * 5 { grow(hashOf: hashOf) }
-        place(slot, hash: hash)
+        if count >= entries.count / 8 * 5 { grow() }
+        place(UInt64(UInt32(truncatingIfNeeded: hash)) << 32 | UInt64(slot + 1))
         count += 1
     }
 
     /// Removes a slot that is present.
-    mutating func remove(_ slot: Int, hash: UInt64, hashOf: (Int) -> UInt64) {
-        var hole = Int(truncatingIfNeeded: hash) & mask
+    mutating func remove(_ slot: Int, hash: UInt64) {
+        var hole = Int(UInt32(truncatingIfNeeded: hash)) & mask
         while Int(UInt32(truncatingIfNeeded: entries[hole])) - 1 != slot {
             precondition(entries[hole] != 0, "slot \(slot) is not in the index")
             hole = (hole + 1) & mask
@@ -94,8 +96,7 @@ struct HashIndex {
         count -= 1
         var position = (hole + 1) & mask
         while entries[position] != 0 {
-            let other = Int(UInt32(truncatingIfNeeded: entries[position])) - 1
-            let home = Int(truncatingIfNeeded: hashOf(other)) & mask
+            let home = Int(entries[position] >> 32) & mask
             // An entry may move back to the hole unless its home lies after the hole.
             if (position - home) & mask >= (position - hole) & mask {
                 entries[hole] = entries[position]
@@ -106,19 +107,16 @@ struct HashIndex {
         }
     }
 
-    private mutating func place(_ slot: Int, hash: UInt64) {
-        var position = Int(truncatingIfNeeded: hash) & mask
+    private mutating func place(_ entry: UInt64) {
+        var position = Int(entry >> 32) & mask
         while entries[position] != 0 { position = (position + 1) & mask }
-        entries[position] = (hash >> 32) << 32 | UInt64(slot + 1)
+        entries[position] = entry
     }
 
-    private mutating func grow(hashOf: (Int) -> UInt64) {
+    private mutating func grow() {
         let old = entries
         entries = Array(repeating: 0, count: old.count * 2)
         mask = entries.count - 1
-        for entry in old where entry != 0 {
-            let slot = Int(UInt32(truncatingIfNeeded: entry)) - 1
-            place(slot, hash: hashOf(slot))
-        }
+        for entry in old where entry != 0 { place(entry) }
     }
 }

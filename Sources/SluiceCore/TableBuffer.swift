@@ -73,7 +73,7 @@ struct TableBuffer {
         keys[slot].bytes = Bytes(copying: bytes)
         keys[slot].hash = hash
         contentMemory += 32 + keys[slot].bytes.capacity
-        keyIndex.insert(slot, hash: hash) { keys[$0].hash }
+        keyIndex.insert(slot, hash: hash)
         if mapping.isOneRowPerKey {
             let row = newRow(key: slot)
             keys[slot].first = Int32(row)
@@ -89,7 +89,7 @@ struct TableBuffer {
             freeRow(row)
             row = next
         }
-        keyIndex.remove(slot, hash: keys[slot].hash) { keys[$0].hash }
+        keyIndex.remove(slot, hash: keys[slot].hash)
         contentMemory -= 32 + keys[slot].bytes.capacity
         keys[slot] = Key()
         keys[slot].flags = .free
@@ -110,7 +110,7 @@ struct TableBuffer {
         rows[slot].member = Bytes(copying: bytes)
         rows[slot].hash = hash
         contentMemory += 32 + rows[slot].member.capacity
-        memberIndex.insert(slot, hash: hash) { rows[$0].hash }
+        memberIndex.insert(slot, hash: hash)
         let first = keys[key].first
         rows[slot].next = first
         if first >= 0 { rows[Int(first)].previous = Int32(slot) }
@@ -135,7 +135,7 @@ struct TableBuffer {
     /// Frees a row. A row of a one-row table goes only with its key.
     mutating func freeRow(_ slot: Int) {
         if !mapping.isOneRowPerKey {
-            memberIndex.remove(slot, hash: rows[slot].hash) { rows[$0].hash }
+            memberIndex.remove(slot, hash: rows[slot].hash)
             contentMemory -= 32 + rows[slot].member.capacity
             let (next, previous) = (rows[slot].next, rows[slot].previous)
             if next >= 0 { rows[Int(next)].previous = previous }
