@@ -52,7 +52,8 @@ extension PipelineMachine {
         if isPending, isCutRequested || dirty >= policy.rowsMax || isMemoryFull { return true }
         if let dirtySince, isPending, dirtySince + policy.interval <= now { return true }
         if isDraining { return isBehind }
-        return isBehind && positionWritten + policy.positionInterval <= now
+        // Rows wait for their interval; a position without rows is written by and by.
+        return !isPending && isBehind && positionWritten + policy.positionInterval <= now
     }
 
     // Whether a commit without rows would say something new: where the stream is, or that rows which

@@ -11,14 +11,14 @@ struct PipelineMachineTests {
     )
 
     /// A machine that stands at offset 100, with its baseline done.
-    static func machine() -> PipelineMachine {
+    static func machine(_ policy: PipelinePolicy = PipelinePolicy()) -> PipelineMachine {
         let checkpoint = Checkpoint(
             epoch: 1, sequence: 1,
             position: Position(history: ReplicationID("h"), offset: 100, database: 0),
             isBaselineDone: true,
         )
         var machine = PipelineMachine(
-            mappings: [mapping], database: 0, policy: PipelinePolicy(),
+            mappings: [mapping], database: 0, policy: policy,
             stored: StoredState(checkpoint: checkpoint), seed: 1,
         )
         machine.linkContinued(history: nil)
@@ -62,6 +62,19 @@ struct PipelineMachineTests {
         machine.linkContinued(history: nil)
         #expect(machine.streamOffset == 100)
         #expect(machine.dirtyCount == 0)
+    }
+
+    @Test("rows wait for their interval, however old the stored position is")
+    func interval() {
+        var policy = PipelinePolicy(interval: .seconds(60))
+        policy.positionInterval = .seconds(1)
+        var machine = Self.machine(policy)
+        machine.send("INCR", "c:a")
+        var hasCut = false
+        if case .commit = machine.next(now: .seconds(59)) { hasCut = true }
+        #expect(!hasCut)
+        if case .commit = machine.next(now: .seconds(61)) { hasCut = true }
+        #expect(hasCut)
     }
 
     @Test("nothing is acknowledged in a new history before its baseline is committed")
