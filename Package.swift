@@ -101,7 +101,11 @@ let package = Package(
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
         ),
-        .testTarget(name: "SluiceCoreTests", dependencies: ["SluiceCore", "SluiceTesting"]),
+        .target(name: "CAllocations", path: "Tests/CAllocations"),
+        .testTarget(
+            name: "SluiceCoreTests",
+            dependencies: ["CAllocations", "SluiceCore", "SluiceTesting"],
+        ),
         .testTarget(
             name: "SimulationTests",
             dependencies: ["RESPWire", "SluiceCore", "SluiceTesting"],

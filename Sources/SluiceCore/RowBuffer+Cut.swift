@@ -15,8 +15,9 @@ extension RowBuffer {
         var result = CutRows()
         for table in tables.indices where tables[table].hasDirty {
             var builder = TableCut(mapping: tables[table].mapping, table: table)
-            let rows = tables[table].sortedDirtyRows()
-            for row in rows { take(row, of: table, offset: offset, into: &builder) }
+            for row in tables[table].takeDirtyRows() {
+                take(Int(row), of: table, offset: offset, into: &builder)
+            }
             takeClears(of: table, into: &builder)
             takeAppended(of: table, into: &builder)
             builder.finish(into: &result)
@@ -210,17 +211,11 @@ extension TableBuffer {
     var hasAppended: Bool { !appended.entries.isEmpty }
     var hasDirty: Bool { !dirtyRows.isEmpty || !dirtyKeys.isEmpty || hasAppended }
 
-    /// The rows that may be dirty, in the order of their keys and members, and empties the list.
-    ///
-    /// Sorted rows are written 1.4 times as fast to PostgreSQL.
-    fileprivate mutating func sortedDirtyRows() -> [Int] {
-        var sorted = dirtyRows.map(Int.init)
-        sorted.sort { left, right in
-            let (leftKey, rightKey) = (Int(rows[left].key), Int(rows[right].key))
-            if leftKey != rightKey { return keys[leftKey].bytes.precedes(keys[rightKey].bytes) }
-            return rows[left].member.precedes(rows[right].member)
-        }
-        dirtyRows.removeAll(keepingCapacity: true)
-        return sorted
+    /// The rows that may be dirty; empties the list.
+    fileprivate mutating func takeDirtyRows() -> [Int32] {
+        let taken = dirtyRows
+        dirtyRows = []
+        dirtyRows.reserveCapacity(min(taken.count, 1 << 16))
+        return taken
     }
 }

@@ -12,7 +12,7 @@ struct TableCut {
     }
 
     /// Adds what is to become of a row; true when the row can't be written and is set aside.
-    mutating func add(_ row: Int, of table: TableBuffer) -> Bool {
+    mutating func add(_ row: Int, of table: borrowing TableBuffer) -> Bool {
         let key = Int(table.rows[row].key)
         let identity = RowIdentity(key: table.keys[key].bytes, member: table.rows[row].member)
         let wasSetAside = table.rows[row].flags.contains(.setAside)
@@ -31,7 +31,7 @@ struct TableCut {
     }
 
     private mutating func add(
-        _ row: Int, of table: TableBuffer, _ identity: RowIdentity,
+        _ row: Int, of table: borrowing TableBuffer, _ identity: RowIdentity,
     ) throws(Misfit) {
         let start = row * table.width
         let cells = table.cells[start..<start + table.width]
@@ -78,7 +78,7 @@ struct TableCut {
     }
 
     /// Adds a key of which all rows go.
-    mutating func clear(_ key: Int, of table: TableBuffer) {
+    mutating func clear(_ key: Int, of table: borrowing TableBuffer) {
         let identity = RowIdentity(key: table.keys[key].bytes)
         do throws(Misfit) {
             try changes.clears.append(identity, mapping)
@@ -88,7 +88,7 @@ struct TableCut {
     }
 
     /// Adds the entries of streams.
-    mutating func append(_ entries: StreamEntries, of table: TableBuffer) {
+    mutating func append(_ entries: StreamEntries, of table: borrowing TableBuffer) {
         var start = 0
         for entry in entries.entries {
             defer { start = entry.end }

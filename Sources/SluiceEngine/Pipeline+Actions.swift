@@ -4,7 +4,8 @@ internal import SluiceRedis
 
 extension Pipeline {
     /// Commits a batch, as often as it takes.
-    func commit(_ batch: Batch) async {
+    func commit(_ taken: Batch) async {
+        let batch = await Self.ordered(taken)
         var backoff = Backoff()
         while true {
             do throws(SinkError) {
@@ -28,6 +29,11 @@ extension Pipeline {
                 try? await self.pause(pause)
             }
         }
+    }
+
+    // Away from the event loop, which reads the stream meanwhile.
+    @concurrent private static func ordered(_ batch: Batch) async -> Batch {
+        batch.ordered()
     }
 
     private func committed(_ batch: Batch, _ outcome: BatchOutcome, _ backoff: Backoff) {

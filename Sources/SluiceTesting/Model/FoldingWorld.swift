@@ -62,7 +62,7 @@ public enum FoldingWorld {
             machine.requestCut()
             switch machine.next(now: now) {
             case .commit(let batch):
-                do throws(SinkError) { try database.apply(batch) } catch {
+                do throws(SinkError) { try database.apply(batch.ordered()) } catch {
                     preconditionFailure("\(error)")
                 }
                 machine.committed(BatchOutcome(), now: now)

@@ -131,7 +131,7 @@ public struct SimulatedWorld: ~Copyable {
 
     private mutating func ask() {
         switch machine.next(now: now) {
-        case .commit(let batch): underWay.append(.commit(batch))
+        case .commit(let batch): underWay.append(.commit(batch.ordered()))
         case .read(let items): underWay.append(.read(items))
         case .scan(_, let match, _): underWay.append(.scan(match: match))
         case .sweep(let table, let after, let limit):

@@ -1,0 +1,3 @@
+#pragma once
+/// How many times this thread has allocated memory.
+long allocations_of_this_thread(void);
