@@ -8,6 +8,8 @@ public struct Configuration: Hashable, Sendable {
         public var url = "redis://127.0.0.1:6379/0"
         /// A file of certificate authorities to trust instead of the system's.
         public var caFile: String?
+        /// Whether key events may be turned on at the server.
+        public var configures = true
     }
 
     /// The kinds of databases.

@@ -75,6 +75,9 @@ public struct ConfigurationReader {
             configuration.redis.url = url
         }
         configuration.redis.caFile = section.text("tls_ca_file")
+        if let configures = section.boolean("configure") {
+            configuration.redis.configures = configures
+        }
         if let capture = section.text("capture"), capture != "replication" {
             let isPlanned = capture == "dirty-set" || capture == "tracking"
             section.mistake(

@@ -5,19 +5,10 @@ struct TableReader {
     let name: String
     let section: SectionReader
 
-    private static let later = ["on_expire", "on_evict", "on_flush"]
-
     func read() -> TableMapping? {
         let types = RedisType.allCases.filter { section.has($0.rawValue) }
         for type in RedisType.allCases { _ = section.node(type.rawValue) }
         let pattern = pattern()
-        for setting in Self.later where section.has(setting) {
-            _ = section.node(setting)
-            section.mistake(
-                setting,
-                "is not there yet: every removal of a key follows on_delete, "
-                    + "and FLUSHALL keeps the rows")
-        }
         guard types.count == 1, let type = types.first else {
             let all = RedisType.allCases.map(\.rawValue).joined(separator: ", ")
             section.mistake(
@@ -28,7 +19,10 @@ struct TableReader {
         let expires = section.text("expires_at")
         let rest = section.text("rest")
         let settled = section.text("settled_at")
-        let policy = policy(type)
+        let removal = RemovalPolicies(
+            onDelete: policy("on_delete", type, .delete), onExpire: policy("on_expire", type),
+            onEvict: policy("on_evict", type), onFlush: policy("on_flush", type),
+        )
         guard let shape = shape(type), let pattern else { return nil }
         if expires != nil, shape.member != nil {
             section.mistake(
@@ -38,7 +32,7 @@ struct TableReader {
         let mapping = TableMapping(
             name: name, keys: pattern, type: type, fields: shape.fields, columns: shape.columns,
             member: shape.member, rest: type == .hash ? rest : nil,
-            deadline: shape.member == nil ? expires : nil, settledAt: settled, onDelete: policy,
+            deadline: shape.member == nil ? expires : nil, settledAt: settled, removal: removal,
         )
         checkNames(mapping)
         return mapping
@@ -184,39 +178,54 @@ struct TableReader {
         return pattern
     }
 
-    private func policy(_ type: RedisType) -> RemovalPolicy {
-        guard section.has("on_delete") else { return type == .stream ? .keep : .delete }
-        if section.isMapping("on_delete") {
-            let marked = mark()
-            return type == .stream ? keepOnly() : marked
+    private func policy(
+        _ setting: String, _ type: RedisType, _ standard: RemovalPolicy = .keep,
+    ) -> RemovalPolicy {
+        guard section.has(setting) else { return type == .stream ? .keep : standard }
+        if section.isMapping(setting) {
+            let marked = mark(setting)
+            return type == .stream ? keepOnly(setting) : marked
         }
-        switch section.text("on_delete") {
+        switch section.text(setting) {
         case "delete" where type != .stream: return .delete
         case "keep": return .keep
-        case "delete": return keepOnly()
+        case "delete": return keepOnly(setting)
         default:
-            section.mistake("on_delete", "expected delete, keep, or `{ mark: column }`")
+            section.mistake(setting, "expected delete, keep, or `{ mark: column }`")
             return .keep
         }
     }
 
-    private func keepOnly() -> RemovalPolicy {
-        section.mistake("on_delete", "a stream's table is append-only: expected keep")
+    private func keepOnly(_ setting: String) -> RemovalPolicy {
+        section.mistake(setting, "a stream's table is append-only: expected keep")
         return .keep
     }
 
-    private func mark() -> RemovalPolicy {
-        let pairs = section.pairs("on_delete") ?? []
+    private func mark(_ setting: String) -> RemovalPolicy {
+        let pairs = section.pairs(setting) ?? []
         guard pairs.count == 1, pairs[0].name == "mark", !pairs[0].value.isEmpty else {
-            section.mistake("on_delete", "expected delete, keep, or `{ mark: column }`")
+            section.mistake(setting, "expected delete, keep, or `{ mark: column }`")
             return .keep
         }
         return .mark(pairs[0].value)
     }
 
+    // One column says that a row's key is gone, whatever the cause.
+    private func checkMarks(_ mapping: TableMapping) {
+        let columns = Set(
+            mapping.removal.all.compactMap { if case .mark(let name) = $0 { name } else { nil } })
+        if columns.count > 1 {
+            section.mistake(
+                "",
+                "all marks of a table are one column, not "
+                    + columns.sorted().joined(separator: " and "))
+        }
+    }
+
     private func checkNames(_ mapping: TableMapping) {
         var names = (mapping.primaryKey + mapping.values).map(\.name)
-        if case .mark(let column) = mapping.onDelete { names.append(column) }
+        if let column = mapping.markColumn { names.append(column) }
+        checkMarks(mapping)
         if let column = mapping.settledAt { names.append(column) }
         let twice = Set(names.filter { name in names.count { $0 == name } > 1 })
         if !twice.isEmpty {

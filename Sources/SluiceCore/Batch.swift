@@ -80,6 +80,20 @@ extension DeadLetter {
     }
 }
 
+/// A row that outlived its key, and how.
+public struct KeptRow: Hashable, Sendable {
+    /// The row; all of a key when the member is empty, all of the table when the key is empty too.
+    public let identity: RowIdentity
+    /// How it stands.
+    public let state: Kept
+
+    /// Creates an entry.
+    public init(identity: RowIdentity, state: Kept) {
+        self.identity = identity
+        self.state = state
+    }
+}
+
 /// What a batch changes in one table. A row stands in one of these, or in one and in `marks`.
 public struct TableChanges: Hashable, Sendable {
     /// The table's place in the file.
@@ -88,14 +102,26 @@ public struct TableChanges: Hashable, Sendable {
     public var puts: RowSet
     /// Rows of which some columns change.
     public var merges: [Merge] = []
+    /// Rows that get a whole new value, unless they outlived their keys.
+    public var spared: RowSet
+    /// What is added to each of these instead, if it did, in the first value column.
+    public var sparedAdds: [Int64] = []
+    /// Whether the key of each went again meanwhile, so that its value is not all that was added.
+    public var sparedIsBroken: [Bool] = []
+    /// Rows, keys (an empty member) or the whole table (an empty key) that outlived their keys.
+    public var kept: [KeptRow] = []
+    /// What becomes of all rows that were there before, except those in ``clearsExcept``.
+    public var wipe: RemovalPolicy?
     /// Rows that are appended, and left alone if they are there.
     public var appends: RowSet
-    /// Rows that were removed: deleted or marked, as the policy says.
+    /// Rows that are deleted.
     public var removes: RowSet
     /// Rows that are marked as removed after their last state was written.
     public var marks: RowSet
-    /// Keys whose rows were removed, except those in ``clearsExcept``.
+    /// Keys whose rows are deleted, except those in ``clearsExcept``.
     public var clears: RowSet
+    /// Keys whose rows are marked as removed, except those in ``clearsExcept``.
+    public var clearMarks: RowSet
     /// Rows of cleared keys that are there again.
     public var clearsExcept: RowSet
 
@@ -104,19 +130,22 @@ public struct TableChanges: Hashable, Sendable {
         self.table = table
         let primaryKey = mapping.primaryKey
         puts = RowSet(key: primaryKey, values: mapping.values)
+        spared = puts
         appends = RowSet(
             key: primaryKey, values: mapping.type == .stream ? mapping.values : []
         )
         removes = RowSet(key: primaryKey, values: [])
         marks = RowSet(key: primaryKey, values: [])
         clears = RowSet(key: mapping.keys.columns, values: [])
+        clearMarks = clears
         clearsExcept = RowSet(key: primaryKey, values: [])
     }
 
     /// How many rows it names.
     public var count: Int {
-        puts.count + merges.reduce(0) { $0 + $1.rows.count } + appends.count + removes.count
-            + marks.count + clears.count
+        puts.count + spared.count + merges.reduce(0) { $0 + $1.rows.count } + appends.count
+            + removes.count + marks.count + clears.count + clearMarks.count + kept.count
+            + (wipe == nil ? 0 : 1)
     }
 }
 

@@ -18,6 +18,7 @@ extension TableChanges {
         removes.order()
         marks.order()
         clears.order()
+        clearMarks.order()
         clearsExcept.order()
     }
 }

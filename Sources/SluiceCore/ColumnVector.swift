@@ -29,18 +29,18 @@ public struct ColumnVector: Hashable, Sendable {
     /// The rows at some places, in that order.
     public func selecting(_ rows: some Sequence<Int>) -> ColumnVector {
         var result = ColumnVector(type)
-        for row in rows {
-            if isNull[row] {
-                result.appendNull()
-                continue
-            }
-            switch type {
-            case .integer, .boolean, .timestamp: result.append(integer: integers[row])
-            case .real: result.append(real: reals[row])
-            case .text, .decimal, .json, .bytes: result.append(blob: bytes(row))
-            }
-        }
+        for row in rows { result.append(self, row) }
         return result
+    }
+
+    /// Appends a row of another vector of the same type.
+    package mutating func append(_ other: ColumnVector, _ row: Int) {
+        if other.isNull[row] { return appendNull() }
+        switch type {
+        case .integer, .boolean, .timestamp: append(integer: other.integers[row])
+        case .real: append(real: other.reals[row])
+        case .text, .decimal, .json, .bytes: append(blob: other.bytes(row))
+        }
     }
 }
 

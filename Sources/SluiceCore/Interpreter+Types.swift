@@ -21,14 +21,18 @@ extension Interpreter {
     ) {
         guard arguments.count == count else { return }
         let key = bytes.extracting(arguments[1])
-        guard let table = table(of: .string, key, at: offset),
-            let row = row(table, key, at: offset)
-        else { return }
+        guard let table = table(of: .string, key, at: offset) else { return }
+        let slot = buffer.tables[table].key(key)
+        let row = Int(buffer.tables[table].keys[slot].first)
+        guard buffer.isCurrent(table, row: row, at: offset) else {
+            return buffer.noteSpared(table, row, delta)
+        }
         // Text that holds a number, a decimal, a real: only Redis knows how it writes the sum.
         guard mappings[table].values[0].type == .integer else {
             return buffer.makeOpaque(table, row)
         }
-        if buffer.beginMerge(table, row) { buffer.add(table, row, 0, delta) }
+        if buffer.beginMerge(table, row, isAdd: true) { buffer.add(table, row, 0, delta) }
+        buffer.noteSpared(table, row, delta)
     }
 
     @inline(__always)
@@ -77,7 +81,9 @@ extension Interpreter {
         guard let table = table(of: .string, key, at: offset) else { return }
         let slot = buffer.tables[table].key(key)
         let row = Int(buffer.tables[table].keys[slot].first)
-        guard offset > buffer.tables[table].rows[row].readOffset else { return }
+        guard offset > buffer.tables[table].rows[row].readOffset else {
+            return buffer.unspare(table, row)
+        }
         let column = mappings[table].deadline
         if keepsDeadline, column != nil {
             guard buffer.beginMerge(table, row) else { return }
@@ -142,7 +148,9 @@ extension Interpreter {
         guard let delta = Number.integer(bytes.extracting(arguments[3])),
             isAddable ?? (mappings[table].rest == nil)
         else { return buffer.makeOpaque(table, row) }
-        guard buffer.beginMerge(table, row) else { return }
+        // Only the adds of strings are counted for rows that are not known.
+        buffer.unspare(table, row)
+        guard buffer.beginMerge(table, row, isAdd: column != nil) else { return }
         // A field that no column takes still makes the key, and so the row.
         if let column { buffer.add(table, row, column, delta) }
     }
@@ -211,7 +219,7 @@ extension Interpreter {
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .sortedSet, key, at: offset) else { return }
         let slot = buffer.tables[table].key(key)
-        guard buffer.isCurrent(table, key: slot, at: offset) else { return }
+        guard buffer.begin(table, key: slot, at: offset) else { return }
         var index = 2
         var isConditional = false
         while index < arguments.count {
@@ -247,13 +255,13 @@ extension Interpreter {
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .sortedSet, key, at: offset) else { return }
         let slot = buffer.tables[table].key(key)
-        guard buffer.isCurrent(table, key: slot, at: offset) else { return }
+        guard buffer.begin(table, key: slot, at: offset) else { return }
         let row = buffer.tables[table].member(bytes.extracting(arguments[3]), of: slot)
         guard offset > buffer.tables[table].rows[row].readOffset else { return }
         guard let delta = Number.real(bytes.extracting(arguments[2])) else {
             return buffer.makeOpaque(table, row)
         }
-        if buffer.beginMerge(table, row) { buffer.addReal(table, row, 0, delta) }
+        if buffer.beginMerge(table, row, isAdd: true) { buffer.addReal(table, row, 0, delta) }
     }
 
     mutating func memberAdd(
@@ -263,7 +271,7 @@ extension Interpreter {
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .set, key, at: offset) else { return }
         let slot = buffer.tables[table].key(key)
-        guard buffer.isCurrent(table, key: slot, at: offset) else { return }
+        guard buffer.begin(table, key: slot, at: offset) else { return }
         for index in 2..<arguments.count {
             let row = buffer.tables[table].member(bytes.extracting(arguments[index]), of: slot)
             guard offset > buffer.tables[table].rows[row].readOffset else { continue }
@@ -279,11 +287,11 @@ extension Interpreter {
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: type, key, at: offset) else { return }
         let slot = buffer.tables[table].key(key)
-        guard buffer.isCurrent(table, key: slot, at: offset) else { return }
+        guard buffer.begin(table, key: slot, at: offset) else { return }
         for index in 2..<arguments.count {
             let row = buffer.tables[table].member(bytes.extracting(arguments[index]), of: slot)
             guard offset > buffer.tables[table].rows[row].readOffset else { continue }
-            buffer.remove(table, row)
+            buffer.remove(table, row, .deleted)
         }
     }
 

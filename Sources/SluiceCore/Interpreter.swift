@@ -13,6 +13,7 @@ struct Interpreter: ~Copyable {
     }
 
     var buffer: RowBuffer
+    var causes = CauseLedger()
     let mappings: [TableMapping]
     /// The number of the database that is mapped.
     let database: Int
@@ -91,7 +92,10 @@ struct Interpreter: ~Copyable {
         case .del, .unlink, .getdel, .delifeq, .delex:
             let last = name == .del || name == .unlink ? arguments.count : min(2, arguments.count)
             for index in 1..<max(1, last) {
-                deleteKey(bytes.extracting(arguments[index]), at: offset)
+                let key = bytes.extracting(arguments[index])
+                // Redis removes keys by themselves with these two, one key at a time.
+                let isAlone = (name == .del || name == .unlink) && arguments.count == 2
+                deleteKey(key, at: offset, isAlone ? causes.cause(of: key, at: offset) : .deleted)
             }
         case .pexpireat: expire(bytes, arguments, unit: 1, at: offset)
         case .expireat: expire(bytes, arguments, unit: 1_000, at: offset)
@@ -132,7 +136,10 @@ struct Interpreter: ~Copyable {
             let slot = buffer.tables[table].key(key)
             let row = Int(buffer.tables[table].keys[slot].first)
             if mappings[table].isOneRowPerKey {
-                guard buffer.isCurrent(table, row: row, at: offset) else { continue }
+                guard buffer.isCurrent(table, row: row, at: offset) else {
+                    buffer.unspare(table, row)
+                    continue
+                }
             } else {
                 guard offset > buffer.tables[table].keys[slot].readOffset else { continue }
             }
@@ -140,18 +147,47 @@ struct Interpreter: ~Copyable {
         }
     }
 
-    mutating func deleteKey(_ key: borrowing Span<UInt8>, at offset: Int64) {
+    /// Removes a key.
+    ///
+    /// - Parameter cause: Why it went, or nil when nobody knows.
+    mutating func deleteKey(
+        _ key: borrowing Span<UInt8>, at offset: Int64, _ cause: RemovalCause?,
+    ) {
         for table in patterns.indices where types[table] != .stream && patterns[table].matches(key)
         {
             let slot = buffer.tables[table].key(key)
-            guard offset > buffer.tables[table].keys[slot].readOffset else { continue }
+            let policy = mappings[table].needsCause ? cause : .deleted
+            // What was read missing before its removal was seen learns now why it went.
             if mappings[table].isOneRowPerKey {
                 let row = Int(buffer.tables[table].keys[slot].first)
-                guard offset > buffer.tables[table].rows[row].readOffset else { continue }
-                buffer.remove(table, row)
+                let state = buffer.tables[table].rows[row]
+                guard offset > state.readOffset || state.shape == .missing else {
+                    if policy.map({ mappings[table].removal[$0] }) == .keep {
+                        buffer.breakSpared(table, row)
+                    } else {
+                        buffer.unspare(table, row)
+                    }
+                    continue
+                }
+                // From here on the stream says everything.
+                if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
+                buffer.remove(table, row, policy)
             } else {
-                buffer.clear(table, slot, at: offset)
+                let state = buffer.tables[table].keys[slot]
+                let isMissing = state.flags.contains(.missing)
+                guard offset > state.readOffset || isMissing else { continue }
+                if isMissing { buffer.tables[table].keys[slot].readOffset = .min }
+                buffer.clear(table, slot, at: offset, policy)
             }
+        }
+    }
+
+    /// Whether a command removes a key of which the cause matters.
+    func needsCause(_ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>]) -> Bool {
+        guard arguments.count == 2 else { return false }
+        let key = bytes.extracting(arguments[1])
+        return mappings.indices.contains {
+            mappings[$0].needsCause && patterns[$0].matches(key)
         }
     }
 
@@ -225,7 +261,7 @@ struct Interpreter: ~Copyable {
         if target == database {
             makeOpaque(bytes.extracting(arguments[1]), at: offset)
         } else if current == database {
-            deleteKey(bytes.extracting(arguments[1]), at: offset)
+            deleteKey(bytes.extracting(arguments[1]), at: offset, .deleted)
         }
     }
 

@@ -2,6 +2,10 @@ extension PipelineMachine {
     /// What to do now. Asked again after each input and each action's end.
     public mutating func next(now: Duration) -> Action {
         if halt != nil { return .wait(until: nil) }
+        if isCauseWanted, !isAskingCauses, lookAheadUntil == nil, isLinkUp {
+            isAskingCauses = true
+            return .askCauses
+        }
         let isPending = interpreter.buffer.dirtyCount > 0 || interpreter.buffer.opaqueCount > 0
         // What a waiting client wrote is in the database, or in the batch on its way.
         if !isPending, !isDraining { isCutRequested = false }
@@ -87,7 +91,8 @@ extension PipelineMachine {
         to.sequence += 1
         to.position = gap ?? processed
         let rows = interpreter.buffer.cut(at: processed.offset)
-        noteStrays()
+        counters.vanished = interpreter.buffer.vanished
+        counters.doubtful = interpreter.buffer.doubtful
         if gap == nil, baseline.ends(at: processed.offset) { baseline.phase = .done }
         if let gap { begin(at: gap) }
         to.isBaselineDone = !baseline.isRunning

@@ -23,9 +23,11 @@ extension PipelineMachine {
     /// - Parameters:
     ///   - results: One for each item.
     ///   - offset: The offset at which they hold.
+    ///   - until: Where the stream was after the read.
     ///   - history: The history that the server said it is in.
     public mutating func readFinished(
-        _ results: [ReadResult], offset: Int64, history: ReplicationID, now: Duration,
+        _ results: [ReadResult], offset: Int64, until: Int64, history: ReplicationID,
+        now: Duration,
     ) {
         guard let items = reading else { return }
         // Another history's offset means nothing here, and an older one would be a lie.
@@ -34,9 +36,9 @@ extension PipelineMachine {
         else { return readFailed(now: now, pause: policy.baselinePause) }
         reading = nil
         for (item, result) in zip(items, results) {
-            interpreter.buffer.apply(result, to: item, at: offset)
+            interpreter.buffer.apply(result, to: item, at: offset, until: until)
         }
-        noteStrays()
+        interpreter.buffer.resolveMissing(processed: processed.offset)
         if baseline.isRunning {
             counters.baselineReads += items.count
             // What is read once all keys were found is covered by the loose rows of the last cut.
@@ -148,8 +150,13 @@ extension Interpreter {
             let slot = buffer.tables[table].key(key.span)
             if mappings[table].isOneRowPerKey {
                 let row = Int(buffer.tables[table].keys[slot].first)
-                let shape = buffer.tables[table].rows[row].shape
-                if shape == .value || shape == .absent { continue }
+                let state = buffer.tables[table].rows[row]
+                let isKnown = [.value, .absent, .missing].contains(state.shape)
+                // One that outlived its key is told by the stream how it comes back.
+                let kept = buffer.tables[table].kept[Int32(row)] ?? .ended
+                if isKnown || kept != .ended { continue }
+            } else if buffer.tables[table].keys[slot].flags.contains(.missing) {
+                continue
             }
             buffer.makeKeyOpaque(table, slot, isBaseline: true)
         }

@@ -24,6 +24,8 @@ public struct PipelineMachine: ~Copyable {
         case scan(cursor: Bytes, match: Bytes, count: Int)
         /// Look up a page of a table's rows in Redis.
         case sweep(table: Int, after: RowIdentity?, limit: Int)
+        /// Ask why keys went: collect the key events up to now, and where the stream is.
+        case askCauses
         /// Nothing, until an input comes or the time has come.
         case wait(until: Duration?)
         /// Everything is committed and no more is to come.
@@ -73,7 +75,13 @@ public struct PipelineMachine: ~Copyable {
     /// The last position that was committed with no row left to be read: rows that were not read are
     /// neither in the database nor in the dead letters, so nothing beyond may be acknowledged.
     var closedOffset: Int64 = 0
-    private var stage = TransactionStage()
+    var stage = TransactionStage()
+    /// Whether the next command removes a key of which the cause is not known yet.
+    var isCauseWanted = false
+    var isAskingCauses = false
+    var isCauseNeededInStage = false
+    /// The offset up to which removals are to be counted before they are processed.
+    public internal(set) var lookAheadUntil: Int64?
 
     /// A batch that is on its way.
     struct Flight {
@@ -116,9 +124,10 @@ public struct PipelineMachine: ~Copyable {
 
     // MARK: The stream
 
-    /// Whether the stream must wait: a read is under way, or there is no room.
+    /// Whether the stream must wait: a read is under way, a cause is wanted, or there is no room.
     public var isHolding: Bool {
-        reading != nil || gap != nil || halt != nil || isMemoryFull || isDraining && isClosed
+        isCauseWanted || reading != nil || gap != nil || halt != nil || isMemoryFull
+            || isDraining && isClosed
     }
 
     // Whether every row that was read is closed: then a drain takes no more of the stream.
@@ -136,15 +145,47 @@ public struct PipelineMachine: ~Copyable {
     ///   - arguments: Where its name and arguments stand in them.
     ///   - isOversized: Whether an argument was too large to be held, and is empty here.
     ///   - length: How many bytes of the stream the command took.
+    /// - Returns: False when it was not taken: why a key went must be known first. It is to be given
+    ///   again when nothing holds any more.
     @inline(__always)
+    @discardableResult
     public mutating func receive(
         _ bytes: borrowing Span<UInt8>, arguments: [Range<Int>], isOversized: Bool, length: Int,
+    ) -> Bool {
+        guard processed != nil, let first = arguments.first else { return true }
+        let name = interpreter.name(bytes.extracting(first))
+        if name == .del || name == .unlink || name == .exec,
+            mustWait(name, bytes, arguments, end: received + Int64(length))
+        {
+            isCauseWanted = true
+            return false
+        }
+        take(bytes, arguments, isOversized, name, length: length)
+        return true
+    }
+
+    // Whether a command removes a key, of which the cause matters and may still be learnt.
+    private mutating func mustWait(
+        _ name: CommandName?, _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
+        end: Int64,
+    ) -> Bool {
+        guard !interpreter.causes.isKnown(at: end) else { return false }
+        if name == .exec { return stage.isOpen && isCauseNeededInStage }
+        guard interpreter.needsCause(bytes, arguments) else { return false }
+        guard stage.isOpen else { return true }
+        isCauseNeededInStage = true
+        return false
+    }
+
+    @inline(__always)
+    private mutating func take(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ isOversized: Bool,
+        _ name: CommandName?, length: Int,
     ) {
-        guard var position = processed, let first = arguments.first else { return }
+        guard var position = processed else { return }
         counters.commands += 1
         counters.bytes += length
         received += Int64(length)
-        let name = interpreter.name(bytes.extracting(first))
         if stage.isOpen {
             return receiveStaged(bytes, arguments, isOversized, name)
         }
@@ -152,6 +193,7 @@ public struct PipelineMachine: ~Copyable {
         switch name {
         case .multi:
             stage.open()
+            isCauseNeededInStage = false
             return
         case .select:
             if let number = Self.database(bytes, arguments) { position.database = number }
@@ -232,7 +274,7 @@ public struct PipelineMachine: ~Copyable {
 
     /// Notes that the commands that had arrived were taken.
     public mutating func chunkReceived(now: Duration) {
-        noteStrays()
+        if let processed { interpreter.buffer.resolveMissing(processed: processed.offset) }
         if dirtySince == nil,
             interpreter.buffer.dirtyCount > 0 || interpreter.buffer.opaqueCount > 0
         {
@@ -240,15 +282,6 @@ public struct PipelineMachine: ~Copyable {
         }
         // Another `SELECT` of the database may have changed what a swap's position says.
         if isSwap { gap = processed }
-    }
-
-    mutating func noteStrays() {
-        guard !interpreter.buffer.newStrays.isEmpty else { return }
-        for table in interpreter.buffer.newStrays {
-            strays.insert(interpreter.mappings[table].name)
-        }
-        interpreter.buffer.newStrays = []
-        setReadsUnknown()
     }
 
     mutating func setReadsUnknown() {
@@ -306,6 +339,7 @@ public struct PipelineMachine: ~Copyable {
         isLinkUp = false
         stage.reset()
         received = processed?.offset ?? 0
+        causesLost()
     }
 
     /// Takes the server's description of its commands.

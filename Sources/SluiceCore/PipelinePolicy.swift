@@ -58,6 +58,10 @@ public struct PipelineCounters: Hashable, Sendable, Codable {
     public var setAside = 0
     /// Rows of the database whose keys a baseline did not find.
     public var missing = 0
+    /// Rows that went, but for a dead letter, before their last state could be read.
+    public var vanished = 0
+    /// Rows and keys that stayed because nobody knows why their keys went.
+    public var doubtful = 0
     /// Full resynchronisations.
     public var resynchronisations = 0
     /// FLUSHALL and FLUSHDB seen.

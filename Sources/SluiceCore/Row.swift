@@ -10,7 +10,11 @@ struct Row {
     /// value     ──▶ value                    value                absent
     /// absent    ──▶ value                    value                absent
     /// opaque    ──▶ opaque                   value                absent
+    /// missing   ──▶ value                    value                absent
     /// ```
+    ///
+    /// A removal that keeps the row leaves its shape, and what comes next starts afresh or, an add,
+    /// goes on top.
     enum Shape: UInt8 {
         /// Nothing is known here: the database has the value.
         case untouched
@@ -24,6 +28,8 @@ struct Row {
         case absent
         /// The row must be read: what changed it does not say to what.
         case opaque
+        /// It was read, and Redis has no such key or member; why is still to be seen.
+        case missing
     }
 
     struct Flags: OptionSet {
@@ -42,6 +48,8 @@ struct Row {
         static let reading = Flags(rawValue: 32)
         /// On the list of free slots.
         static let free = Flags(rawValue: 64)
+        /// What is read of it does not replace a row that outlived its key.
+        static let spared = Flags(rawValue: 128)
     }
 
     var member: Bytes = []
@@ -91,6 +99,10 @@ struct Key {
         static let reading = Flags(rawValue: 16)
         /// On the list of free slots.
         static let free = Flags(rawValue: 32)
+        /// The cleared rows are marked rather than deleted.
+        static let marking = Flags(rawValue: 64)
+        /// It was read, and Redis has no such key; why is still to be seen.
+        static let missing = Flags(rawValue: 128)
     }
 
     var bytes: Bytes = []

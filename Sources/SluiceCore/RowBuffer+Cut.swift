@@ -20,6 +20,7 @@ extension RowBuffer {
             }
             takeClears(of: table, into: &builder)
             takeAppended(of: table, into: &builder)
+            takeTable(table, into: &builder)
             builder.finish(into: &result)
         }
         result.loose = looseRows(at: offset)
@@ -33,7 +34,9 @@ extension RowBuffer {
         tables[table].rows[row].flags.remove(.queued)
         guard tables[table].rows[row].flags.contains(.dirty) else { return }
         tables[table].rows[row].flags.remove(.dirty)
-        guard tables[table].rows[row].shape != .opaque else { return }
+        let shape = tables[table].rows[row].shape
+        guard shape != .opaque, shape != .missing else { return }
+        if tables[table].rows[row].isSparedOpen(at: offset) { return touch(table, row) }
         let isSetAside = cut.add(row, of: tables[table])
         if isSetAside {
             tables[table].rows[row].flags.insert(.setAside)
@@ -47,31 +50,52 @@ extension RowBuffer {
         }
         tables[table].rows[row].misfit = nil
         settle(row, of: table)
+        if !tables[table].spared.isEmpty { tables[table].spared[Int32(row)] = nil }
     }
 
     /// What the buffer knows of a row once it is on its way.
     private mutating func settle(_ row: Int, of table: Int) {
-        if !tables[table].rows[row].flags.isDisjoint(with: [.gone, .marked]) {
+        let kept = tables[table].kept[Int32(row)]
+        if !tables[table].rows[row].flags.isDisjoint(with: [.gone, .marked]), kept != .gone {
             tables[table].rows[row].flags.subtract([.gone, .marked])
             tables[table].rows[row].shape = .absent
             tables[table].fill(row, with: .null)
+            return
+        }
+        if kept == .gone || kept == .back || tables[table].rows[row].flags.contains(.spared) {
+            // The database has more than Redis, or may have: adds go on top there.
+            tables[table].rows[row].flags.subtract([.gone, .spared])
+            tables[table].rows[row].shape = .untouched
+            tables[table].fill(row, with: .unchanged)
             return
         }
         switch tables[table].rows[row].shape {
         case .merge, .update, .untouched:
             tables[table].rows[row].shape = .untouched
             tables[table].fill(row, with: .unchanged)
-        case .value, .absent, .opaque: break
+        case .value, .absent, .opaque, .missing: break
         }
+    }
+
+    private mutating func takeTable(_ table: Int, into cut: inout TableCut) {
+        if tables[table].isWiped { cut.wipe() }
+        if let kept = tables[table].keptTable { cut.keep(RowIdentity(key: []), kept) }
+        tables[table].isWiped = false
+        tables[table].keptTable = nil
+        tables[table].kept = [:]
+        tables[table].keptKeys = [:]
     }
 
     private mutating func takeClears(of table: Int, into cut: inout TableCut) {
         for index in tables[table].dirtyKeys.indices {
             let key = Int(tables[table].dirtyKeys[index])
             tables[table].keys[key].flags.remove(.queued)
+            if let kept = tables[table].keptKeys[Int32(key)] {
+                cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
+            }
             guard tables[table].keys[key].flags.contains(.cleared) else { continue }
-            tables[table].keys[key].flags.remove(.cleared)
             cut.clear(key, of: tables[table])
+            tables[table].keys[key].flags.subtract([.cleared, .marking])
         }
         tables[table].dirtyKeys.removeAll(keepingCapacity: true)
     }
@@ -88,23 +112,26 @@ extension RowBuffer {
         for table in tables.indices {
             let buffer = tables[table]
             for row in buffer.rows where !row.flags.contains(.free) {
-                guard row.shape == .opaque || row.readOffset > offset else { continue }
+                let isOpen =
+                    row.shape == .opaque || row.shape == .missing || row.isSparedOpen(at: offset)
+                guard isOpen || row.readOffset > offset else { continue }
                 let key = buffer.keys[Int(row.key)]
                 loose.append(
                     LooseRow(
                         table: buffer.mapping.name,
                         identity: RowIdentity(key: key.bytes, member: row.member),
-                        offset: row.shape == .opaque ? nil : row.readOffset,
+                        offset: isOpen ? nil : row.readOffset,
                     )
                 )
             }
             for key in buffer.keys where !key.flags.contains(.free) {
-                guard key.flags.contains(.opaque) || key.readOffset > offset else { continue }
+                let isOpen = !key.flags.isDisjoint(with: [.opaque, .missing])
+                guard isOpen || key.readOffset > offset else { continue }
                 loose.append(
                     LooseRow(
                         table: buffer.mapping.name,
                         identity: RowIdentity(key: key.bytes),
-                        offset: key.flags.contains(.opaque) ? nil : key.readOffset,
+                        offset: isOpen ? nil : key.readOffset,
                     )
                 )
             }
@@ -122,7 +149,7 @@ extension RowBuffer {
         for table in tables.indices {
             for key in tables[table].keys.indices {
                 let flags = tables[table].keys[key].flags
-                let busy: Key.Flags = [.free, .cleared, .opaque, .queued, .reading]
+                let busy: Key.Flags = [.free, .cleared, .opaque, .queued, .reading, .missing]
                 guard flags.isDisjoint(with: busy),
                     tables[table].keys[key].readOffset <= processed
                 else { continue }
@@ -138,7 +165,7 @@ extension RowBuffer {
             let busy: Row.Flags = [.dirty, .queued, .setAside, .reading, .gone]
             let state = buffer.tables[table].rows[row]
             if !state.flags.isDisjoint(with: busy) || state.readOffset > processed
-                || state.shape == .opaque
+                || state.shape == .opaque || state.shape == .missing
             {
                 isKeyUsed = true
             } else if !isOneRow {
@@ -161,13 +188,17 @@ extension RowBuffer {
                     buffer.leaveOpaque(table, row)
                     buffer.tables[table].fill(row, with: .unchanged)
                     buffer.tables[table].rows[row].shape = .untouched
-                    buffer.tables[table].rows[row].flags.subtract([.dirty, .gone, .marked])
+                    buffer.tables[table].rows[row].flags
+                        .subtract([.dirty, .gone, .marked, .spared])
+                    buffer.tables[table].forgetKept(row)
                     buffer.tables[table].rows[row].readOffset = .min
                 }
             }
         }
         readOffsetMax = .min
         looseOffsetMax = .min
+        missing = []
+        missingUntil = .min
     }
 
     /// Forgets values that were read beyond a point of the stream, and has them read again: the
@@ -182,34 +213,37 @@ extension RowBuffer {
             for row in tables[table].rows.indices
             where tables[table].rows[row].readOffset > offset {
                 tables[table].rows[row].readOffset = .min
+                let isSpared = tables[table].rows[row].flags.contains(.spared)
+                let delta = tables[table].spared[Int32(row)]
                 makeOpaque(table, row)
-            }
-        }
-        readOffsetMax = .min
-        looseOffsetMax = .min
-    }
-
-    /// Notes that all keys are gone and the rows stay, but for those that were read later.
-    mutating func flushed(at offset: Int64) {
-        for table in tables.indices {
-            noteStrays(table)
-            for key in tables[table].keys.indices
-            where !tables[table].keys[key].flags.contains(.free)
-                && offset > tables[table].keys[key].readOffset
-            {
-                leaveOpaque(table, key: key)
-                forEachRow(table, key) { buffer, row in
-                    guard offset > buffer.tables[table].rows[row].readOffset else { return }
-                    buffer.keep(table, row)
+                if isSpared {
+                    tables[table].rows[row].flags.insert(.spared)
+                    tables[table].spared[Int32(row)] = delta
                 }
             }
         }
+        missing = []
+        missingUntil = .min
+        readOffsetMax = .min
+        looseOffsetMax = .min
+    }
+}
+
+extension Row {
+    /// Whether what was read is still to be told apart from what the row had when its key went: the
+    /// changes up to the read may have put another value.
+    func isSparedOpen(at offset: Int64) -> Bool {
+        flags.contains(.spared) && shape == .value && readOffset > offset
     }
 }
 
 extension TableBuffer {
     var hasAppended: Bool { !appended.entries.isEmpty }
-    var hasDirty: Bool { !dirtyRows.isEmpty || !dirtyKeys.isEmpty || hasAppended }
+    /// Whether all rows of the table went.
+    var hasTableChange: Bool { isWiped || keptTable != nil }
+    var hasDirty: Bool {
+        !dirtyRows.isEmpty || !dirtyKeys.isEmpty || hasAppended || hasTableChange
+    }
 
     /// The rows that may be dirty; empties the list.
     fileprivate mutating func takeDirtyRows() -> [Int32] {

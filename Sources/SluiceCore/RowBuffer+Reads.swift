@@ -23,7 +23,17 @@ extension RowBuffer {
     ///
     /// The stream was held since the question was asked, so the value is newer than all that was
     /// processed: changes at or before `offset` are in it and will be skipped.
-    mutating func apply(_ result: ReadResult, to opaque: Opaque, at offset: Int64) {
+    ///
+    /// - Parameter until: Where the stream was after the read. To look at a key that is past its
+    ///   deadline makes Redis remove it, so that removal stands between the two.
+    mutating func apply(
+        _ result: ReadResult, to opaque: Opaque, at offset: Int64, until: Int64,
+    ) {
+        if result.value == .missing, tables[opaque.table].mapping.needsCause {
+            missingUntil = max(missingUntil, until)
+            missing.append(opaque)
+            readOffsetMax = max(readOffsetMax, until)
+        }
         readOffsetMax = max(readOffsetMax, offset)
         looseOffsetMax = max(looseOffsetMax, offset)
         let mapping = tables[opaque.table].mapping
@@ -40,13 +50,17 @@ extension RowBuffer {
         _ result: ReadResult, _ table: Int, _ row: Int, at offset: Int64,
     ) {
         guard tables[table].rows[row].shape == .opaque else { return }
+        let isSpared = tables[table].rows[row].flags.contains(.spared)
+        let delta = tables[table].spared[Int32(row)]
         switch result.value {
+        case .missing where tables[table].mapping.needsCause:
+            tables[table].rows[row].shape = .missing
         case .missing:
-            remove(table, row)
+            remove(table, row, .deleted)
         case .wrongType:
             let key = tables[table].keys[Int(tables[table].rows[row].key)].bytes
             if isMappedElsewhere(key, than: table) {
-                remove(table, row)
+                remove(table, row, .deleted)
             } else {
                 leaveOpaque(table, row)
                 tables[table].rows[row].shape = .untouched
@@ -69,6 +83,10 @@ extension RowBuffer {
         }
         if tables[table].rows[row].shape == .value, let column = tables[table].mapping.deadline {
             tables[table].set(row, column, result.deadline.map(Cell.integer) ?? .null)
+        }
+        if isSpared, tables[table].rows[row].shape == .value {
+            tables[table].rows[row].flags.insert(.spared)
+            tables[table].spared[Int32(row)] = delta
         }
         tables[table].rows[row].readOffset = offset
     }
@@ -109,6 +127,10 @@ extension RowBuffer {
         let mapping = tables[table].mapping
         var members: [Bytes] = []
         switch result.value {
+        case .missing where mapping.needsCause:
+            tables[table].keys[key].flags.insert(.missing)
+            opaqueCount += 1
+            return
         case .missing: break
         case .wrongType:
             if !isMappedElsewhere(tables[table].keys[key].bytes, than: table) {
@@ -120,8 +142,9 @@ extension RowBuffer {
         case .elements(let elements): members = elements
         case .single, .entries: preconditionFailure("a key is read whole")
         }
-        if !isBaseline || members.isEmpty, mapping.onDelete != .keep {
-            tables[table].keys[key].flags.insert(.cleared)
+        if !isBaseline || members.isEmpty, mapping.removal.onDelete != .keep {
+            let marks = mapping.removal.onDelete != .delete
+            tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
             touchKey(table, key)
         }
         let step = mapping.type == .sortedSet ? 2 : 1
@@ -140,7 +163,7 @@ extension RowBuffer {
             guard !isSeen, buffer.tables[table].rows[row].shape != .absent,
                 buffer.tables[table].rows[row].misfit == nil
             else { return }
-            buffer.remove(table, row)
+            buffer.remove(table, row, .deleted)
         }
     }
 

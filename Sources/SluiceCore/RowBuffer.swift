@@ -15,15 +15,20 @@ struct RowBuffer: ~Copyable {
     private(set) var toRead: [Opaque] = []
     private var toReadStart = 0
     /// How many rows and keys are opaque.
-    private(set) var opaqueCount = 0
+    var opaqueCount = 0
     /// The highest offset at which a row was read since the last cut.
     var readOffsetMax = Int64.min
     /// The highest offset at which any row was read: up to there rows may be newer than a cut.
     var looseOffsetMax = Int64.min
     /// Rows that went before their last state could be read.
-    private(set) var vanished = 0
-    /// Tables that got rows without a key since this was asked last.
-    var newStrays: Set<Int> = []
+    var vanished = 0
+    /// Rows that stayed because nobody knows why their key went.
+    var doubtful = 0
+    /// Rows and keys that were read and found missing: if no removal of theirs follows in the stream,
+    /// a change emptied the key.
+    var missing: [Opaque] = []
+    /// The offset up to which such a removal would stand in the stream.
+    var missingUntil = Int64.min
 
     /// Creates an empty buffer.
     ///
@@ -42,6 +47,7 @@ struct RowBuffer: ~Copyable {
     var dirtyCount: Int {
         tables.reduce(0) {
             $0 + $1.dirtyRows.count + $1.dirtyKeys.count + $1.appended.entries.count
+                + ($1.hasTableChange ? 1 : 0)
         }
     }
 
@@ -63,29 +69,37 @@ struct RowBuffer: ~Copyable {
     }
 
     /// Makes a row ready for a change of some of its cells; false when the change is absorbed.
+    ///
+    /// - Parameter isAdd: Whether the change is an add, which goes on top of what a row was when its
+    ///   key went.
     @inline(__always)
-    mutating func beginMerge(_ table: Int, _ row: Int) -> Bool {
+    mutating func beginMerge(_ table: Int, _ row: Int, isAdd: Bool = false) -> Bool {
         let shape = tables[table].rows[row].shape
         if tables[table].rows[row].flags.contains(.gone) {
-            beginPut(table, row)
+            comeBack(table, row, isAdd: isAdd)
             return true
         }
         switch shape {
-        case .value: break
+        case .value: if !isAdd { unspare(table, row) }
         case .merge: break
         case .update: tables[table].rows[row].shape = .merge
-        case .absent:
+        case .absent, .missing:
             beginPut(table, row)
             return true
-        case .opaque: return false
+        case .opaque:
+            if !isAdd { unspare(table, row) }
+            return false
         case .untouched:
             let key = Int(tables[table].rows[row].key)
-            if tables[table].keys[key].flags.contains(.cleared) {
+            if tables[table].isWiped
+                || !tables[table].keys[key].flags.isDisjoint(with: [.cleared, .missing])
+            {
                 beginPut(table, row)
                 return true
             }
             if tables[table].readsUnknown || tables[table].rows[row].flags.contains(.setAside) {
                 makeOpaque(table, row)
+                if isAdd, tables[table].mapping.type == .string { spare(table, row) }
                 return false
             }
             tables[table].rows[row].shape = .merge
@@ -100,7 +114,8 @@ struct RowBuffer: ~Copyable {
         leaveOpaque(table, row)
         tables[table].fill(row, with: .null)
         tables[table].rows[row].shape = .value
-        tables[table].rows[row].flags.subtract([.gone, .marked])
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+        tables[table].forgetKept(row)
         tables[table].rows[row].misfit = nil
         touch(table, row)
     }
@@ -145,70 +160,12 @@ struct RowBuffer: ~Copyable {
                 return makeOpaque(table, row)
             }
             tables[table].rows[row].shape = .update
-        case .absent, .opaque: return
+        case .absent, .opaque, .missing: return
         case .update, .merge, .value: break
         }
         guard !tables[table].rows[row].flags.contains(.gone) else { return }
         tables[table].set(row, column, milliseconds.map(Cell.integer) ?? .null)
         touch(table, row)
-    }
-
-    /// Removes a row as its table's policy says.
-    mutating func remove(_ table: Int, _ row: Int) {
-        switch tables[table].mapping.onDelete {
-        case .delete:
-            leaveOpaque(table, row)
-            tables[table].fill(row, with: .null)
-            tables[table].rows[row].shape = .absent
-            tables[table].rows[row].flags.subtract([.gone, .marked])
-            tables[table].rows[row].misfit = nil
-            touch(table, row)
-        case .keep:
-            keep(table, row)
-            noteStrays(table)
-        case .mark:
-            keep(table, row)
-            tables[table].rows[row].flags.insert(.marked)
-            touch(table, row)
-        }
-    }
-
-    /// Leaves a row in the database although its key is gone.
-    mutating func keep(_ table: Int, _ row: Int) {
-        if tables[table].rows[row].shape == .opaque {
-            vanished += 1
-            leaveOpaque(table, row)
-            tables[table].rows[row].shape = .untouched
-            tables[table].rows[row].misfit = Misfit(
-                .vanished, "the key went before its last state could be read"
-            )
-            touch(table, row)
-        }
-        tables[table].rows[row].flags.insert(.gone)
-    }
-
-    /// Removes all rows of a key as its table's policy says, but for those that were read at a
-    /// later offset than the removal's.
-    mutating func clear(_ table: Int, _ key: Int, at offset: Int64) {
-        leaveOpaque(table, key: key)
-        switch tables[table].mapping.onDelete {
-        case .keep:
-            noteStrays(table)
-            forEachRow(table, key) { buffer, row in
-                guard offset > buffer.tables[table].rows[row].readOffset else { return }
-                buffer.keep(table, row)
-            }
-        case .delete, .mark:
-            dropRows(table, key, at: offset)
-            tables[table].keys[key].flags.insert(.cleared)
-            touchKey(table, key)
-        }
-    }
-
-    /// Notes that a table may hold rows without a key: from now on unknown rows are read.
-    mutating func noteStrays(_ table: Int) {
-        newStrays.insert(table)
-        tables[table].readsUnknown = true
     }
 
     /// Puts a row on the list of those to be written.
@@ -233,9 +190,11 @@ struct RowBuffer: ~Copyable {
     /// Notes that a row must be read.
     mutating func makeOpaque(_ table: Int, _ row: Int) {
         guard tables[table].rows[row].shape != .opaque else { return }
+        leaveOpaque(table, row)
         tables[table].fill(row, with: .unchanged)
         tables[table].rows[row].shape = .opaque
-        tables[table].rows[row].flags.subtract([.gone, .marked])
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+        tables[table].forgetKept(row)
         opaqueCount += 1
         guard !tables[table].rows[row].flags.contains(.reading) else { return }
         tables[table].rows[row].flags.insert(.reading)
@@ -254,13 +213,19 @@ struct RowBuffer: ~Copyable {
     ) {
         let mapping = tables[table].mapping
         if mapping.isOneRowPerKey {
-            return makeOpaque(table, Int(tables[table].keys[key].first))
+            let row = Int(tables[table].keys[key].first)
+            let isNew = tables[table].rows[row].shape != .opaque
+            makeOpaque(table, row)
+            if isBaseline, isNew { spare(table, row) }
+            if !isBaseline { unspare(table, row) }
+            return
         }
         if !isBaseline {
             if mapping.type != .stream { dropRows(table, key, at: offset) }
             tables[table].keys[key].flags.remove(.baseline)
         }
         guard !tables[table].keys[key].flags.contains(.opaque) else { return }
+        leaveOpaque(table, key: key)
         tables[table].keys[key].flags.formUnion(isBaseline ? [.opaque, .baseline] : .opaque)
         tables[table].keys[key].cursor = []
         opaqueCount += 1
@@ -315,48 +280,13 @@ struct RowBuffer: ~Copyable {
 
     @inline(__always)
     mutating func leaveOpaque(_ table: Int, _ row: Int) {
-        if tables[table].rows[row].shape == .opaque { opaqueCount -= 1 }
+        let shape = tables[table].rows[row].shape
+        if shape == .opaque || shape == .missing { opaqueCount -= 1 }
     }
 
     mutating func leaveOpaque(_ table: Int, key: Int) {
-        guard tables[table].keys[key].flags.contains(.opaque) else { return }
-        tables[table].keys[key].flags.subtract([.opaque, .baseline])
+        guard !tables[table].keys[key].flags.isDisjoint(with: [.opaque, .missing]) else { return }
+        tables[table].keys[key].flags.subtract([.opaque, .baseline, .missing])
         opaqueCount -= 1
-    }
-
-    // MARK: Many rows
-
-    /// Visits the rows of a key; the visitor may free the row that it is given.
-    mutating func forEachRow(
-        _ table: Int, _ key: Int, _ visit: (inout RowBuffer, Int) -> Void,
-    ) {
-        var row = Int(tables[table].keys[key].first)
-        while row >= 0 {
-            let next = Int(tables[table].rows[row].next)
-            visit(&self, row)
-            row = next
-        }
-    }
-
-    /// Forgets the rows of a key that all go or will be read; those with a dead letter become absent.
-    private mutating func dropRows(_ table: Int, _ key: Int, at offset: Int64) {
-        forEachRow(table, key) { buffer, row in
-            guard offset > buffer.tables[table].rows[row].readOffset else {
-                // It was written already or will be, and the clear must not take it.
-                if buffer.tables[table].rows[row].shape == .value { buffer.touch(table, row) }
-                return
-            }
-            buffer.leaveOpaque(table, row)
-            buffer.tables[table].rows[row].shape = .absent
-            buffer.tables[table].fill(row, with: .null)
-            buffer.tables[table].rows[row].flags.subtract([.gone, .marked])
-            buffer.tables[table].rows[row].misfit = nil
-            if buffer.tables[table].rows[row].flags.contains(.setAside) {
-                buffer.touch(table, row)
-            } else {
-                // The clear takes it; a row with nothing to write is skipped at the cut.
-                buffer.tables[table].rows[row].flags.remove(.dirty)
-            }
-        }
     }
 }

@@ -7,6 +7,15 @@ struct TableBuffer {
     /// table holds rows without a key.
     var readsUnknown = false
 
+    /// Rows, keys and the whole table that outlived their keys since the last cut.
+    var kept: [Int32: Kept] = [:]
+    var keptKeys: [Int32: Kept] = [:]
+    var keptTable: Kept?
+    /// Whether all rows went since the last cut, except those that were put after.
+    var isWiped = false
+    /// What was added to rows that are read, in case they outlived their keys.
+    var spared: [Int32: Spared] = [:]
+
     var keys: [Key] = []
     var rows: [Row] = []
     var cells: [Cell] = []
@@ -151,6 +160,13 @@ struct TableBuffer {
         freeRows.append(Int32(slot))
     }
 
+    /// Forgets that a row outlived its key.
+    @inline(__always)
+    mutating func forgetKept(_ row: Int) {
+        if !kept.isEmpty { kept[Int32(row)] = nil }
+        if !spared.isEmpty { spared[Int32(row)] = nil }
+    }
+
     // MARK: Cells
 
     @inline(__always)
@@ -216,6 +232,13 @@ struct TableBuffer {
         swap(&cell, &new)
         return new
     }
+}
+
+/// What was added to a row that is read, in case it outlived its key.
+struct Spared {
+    var delta: Int64 = 0
+    /// Whether its key went once more meanwhile, so that what is read is not all that was added.
+    var isBroken = false
 }
 
 /// Entries of streams that wait for a cut.

@@ -22,6 +22,12 @@ struct TableCut {
             if table.rows[row].flags.contains(.marked) {
                 try changes.marks.append(identity, mapping)
             }
+            // An empty member would stand for the whole key.
+            if let kept = table.kept[Int32(row)],
+                mapping.isOneRowPerKey || !identity.member.isEmpty
+            {
+                keep(identity, kept)
+            }
             if wasSetAside { revived.append(letter(identity, nil)) }
             return false
         } catch {
@@ -37,14 +43,21 @@ struct TableCut {
         let cells = table.cells[start..<start + table.width]
         switch table.rows[row].shape {
         case .value:
-            try changes.puts.append(identity, mapping, cells)
-            if table.keys[Int(table.rows[row].key)].flags.contains(.cleared) {
+            if table.rows[row].flags.contains(.spared) {
+                try changes.spared.append(identity, mapping, cells)
+                let spared = table.spared[Int32(row)] ?? Spared()
+                changes.sparedAdds.append(spared.delta)
+                changes.sparedIsBroken.append(spared.isBroken)
+            } else {
+                try changes.puts.append(identity, mapping, cells)
+            }
+            if table.isWiped || table.keys[Int(table.rows[row].key)].flags.contains(.cleared) {
                 try changes.clearsExcept.append(identity, mapping)
             }
         case .merge: try merge(identity, cells, isUpsert: true)
         case .update: try merge(identity, cells, isUpsert: false)
         case .absent: try changes.removes.append(identity, mapping)
-        case .untouched, .opaque: break
+        case .untouched, .opaque, .missing: break
         }
     }
 
@@ -81,11 +94,23 @@ struct TableCut {
     mutating func clear(_ key: Int, of table: borrowing TableBuffer) {
         let identity = RowIdentity(key: table.keys[key].bytes)
         do throws(Misfit) {
-            try changes.clears.append(identity, mapping)
+            if table.keys[key].flags.contains(.marking) {
+                try changes.clearMarks.append(identity, mapping)
+            } else {
+                try changes.clears.append(identity, mapping)
+            }
         } catch {
             // Such a key never had rows: its members were set aside, each with this reason.
         }
     }
+
+    /// Adds that a row, a key or the whole table outlived its key.
+    mutating func keep(_ identity: RowIdentity, _ kept: Kept) {
+        changes.kept.append(KeptRow(identity: identity, state: kept))
+    }
+
+    /// All rows go, as the policy for a flush says.
+    mutating func wipe() { changes.wipe = mapping.removal.onFlush }
 
     /// Adds the entries of streams.
     mutating func append(_ entries: StreamEntries, of table: borrowing TableBuffer) {

@@ -18,6 +18,11 @@ public enum ColumnType: String, Hashable, Sendable, CaseIterable {
     case bytes
 }
 
+extension ColumnType {
+    /// Whether a column of this type may hold a total, on top of which adds go.
+    package var isTotal: Bool { self == .integer || self == .real }
+}
+
 /// A column of a table.
 public struct Column: Hashable, Sendable {
     /// The name, as in the database.
@@ -40,6 +45,57 @@ public enum RemovalPolicy: Hashable, Sendable {
     case keep
     /// The row stays, with the time of its removal in this column.
     case mark(String)
+}
+
+/// Why a key, and with it its rows, went.
+public enum RemovalCause: UInt8, Hashable, Sendable, CaseIterable {
+    /// The application removed it.
+    case deleted
+    /// Its deadline passed.
+    case expired
+    /// Redis needed the memory.
+    case evicted
+}
+
+/// What becomes of rows, by the cause of their removal.
+public struct RemovalPolicies: Hashable, Sendable {
+    /// When the application removed the key or member.
+    public var onDelete: RemovalPolicy
+    /// When the key's deadline passed.
+    public var onExpire: RemovalPolicy
+    /// When Redis needed the memory.
+    public var onEvict: RemovalPolicy
+    /// When the whole database was flushed.
+    public var onFlush: RemovalPolicy
+
+    /// Creates policies; only what the application deletes goes, unless something else is said.
+    public init(
+        onDelete: RemovalPolicy = .delete, onExpire: RemovalPolicy = .keep,
+        onEvict: RemovalPolicy = .keep, onFlush: RemovalPolicy = .keep,
+    ) {
+        self.onDelete = onDelete
+        self.onExpire = onExpire
+        self.onEvict = onEvict
+        self.onFlush = onFlush
+    }
+
+    /// The same for every cause.
+    public static func always(_ policy: RemovalPolicy) -> RemovalPolicies {
+        RemovalPolicies(
+            onDelete: policy, onExpire: policy, onEvict: policy, onFlush: policy)
+    }
+
+    /// All of them.
+    public var all: [RemovalPolicy] { [onDelete, onExpire, onEvict, onFlush] }
+
+    /// The policy for a cause.
+    public subscript(_ cause: RemovalCause) -> RemovalPolicy {
+        switch cause {
+        case .deleted: onDelete
+        case .expired: onExpire
+        case .evicted: onEvict
+        }
+    }
 }
 
 /// The Redis type that a table maps.
@@ -76,14 +132,29 @@ public struct TableMapping: Hashable, Sendable {
     public let deadline: Int?
     /// The column that takes the time of the commit.
     public let settledAt: String?
-    /// What becomes of a row when the application removed it.
-    public let onDelete: RemovalPolicy
+    /// What becomes of a row when its key or member went.
+    public let removal: RemovalPolicies
 
     /// The columns of the primary key: those of the key, then the member's.
     public var primaryKey: [Column] { keys.columns + (member.map { [$0] } ?? []) }
 
     /// Whether one key has one row.
     public var isOneRowPerKey: Bool { member == nil }
+
+    /// Whether it matters why a key went.
+    public var needsCause: Bool {
+        type != .stream
+            && !(removal.onDelete == removal.onExpire && removal.onExpire == removal.onEvict)
+    }
+
+    /// Whether rows may outlive their keys without a mark.
+    public var canKeep: Bool { type != .stream && (needsCause || removal.all.contains(.keep)) }
+
+    /// The column that takes the time of a removal, if a policy marks.
+    public var markColumn: String? {
+        for case .mark(let column) in removal.all { return column }
+        return nil
+    }
 
     /// Creates a mapping.
     ///
@@ -97,7 +168,7 @@ public struct TableMapping: Hashable, Sendable {
     ///   - rest: The column for all other fields of a hash.
     ///   - deadline: The column for the key's deadline.
     ///   - settledAt: The column for the time of the commit.
-    ///   - onDelete: What becomes of a row when the application removed it.
+    ///   - removal: What becomes of a row when its key or member went.
     public init(
         name: String,
         keys: KeyPattern,
@@ -108,7 +179,7 @@ public struct TableMapping: Hashable, Sendable {
         rest: String? = nil,
         deadline: String? = nil,
         settledAt: String? = nil,
-        onDelete: RemovalPolicy = .delete,
+        removal: RemovalPolicies = RemovalPolicies(),
     ) {
         var values = columns
         self.rest = rest.map { name in
@@ -127,6 +198,6 @@ public struct TableMapping: Hashable, Sendable {
         self.member = member
         self.values = values
         self.settledAt = settledAt
-        self.onDelete = onDelete
+        self.removal = type == .stream ? .always(.keep) : removal
     }
 }

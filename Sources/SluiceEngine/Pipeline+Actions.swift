@@ -73,7 +73,8 @@ extension Pipeline {
             }
             let answer = try await reader.read(items)
             machine?.readFinished(
-                answer.results, offset: answer.offset, history: answer.history, now: now)
+                answer.results, offset: answer.offset, until: answer.until,
+                history: answer.history, now: now)
         } catch {
             logger.debug("A read failed", metadata: ["why": "\(error)"])
             machine?.readFailed(now: now, pause: Backoff.pauseMin)
@@ -98,6 +99,31 @@ extension Pipeline {
             machine?.scanFailed(now: now, pause: Backoff.pauseMin)
             renewReader()
         }
+        doorbell.ring()
+    }
+
+    /// Asks why keys went.
+    func askCauses() async {
+        do throws(RedisError) {
+            guard let keyEvents, keyEvents.isActive else {
+                throw RedisError(.retry, "nobody listens to key events")
+            }
+            let answer = try await keyEvents.barrier()
+            if !answer.isReliable, hasKeyEvents {
+                hasKeyEvents = false
+                logger.warning(
+                    "Redis does not say why keys go: rows of removed keys stay, and are counted",
+                    metadata: ["hint": "CONFIG SET notify-keyspace-events \(KeyEvents.flags)"])
+            }
+            machine?.causesAnswered(
+                answer.events, offset: answer.offset, history: answer.history,
+                isReliable: answer.isReliable)
+        } catch {
+            logger.debug("Key events were lost", metadata: ["why": "\(error)"])
+            machine?.causesLost()
+            if isStreaming, isListening { link?.close() }
+        }
+        processHeld()
         doorbell.ring()
     }
 

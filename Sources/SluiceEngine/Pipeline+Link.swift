@@ -49,10 +49,47 @@ extension Pipeline {
         if let refusal = info.refusal { throw refusal }
         self.info = info
         machine?.learn(try await reader.commands())
+        await listen()
         let relay = LinkRelay(pipeline: self)
         link = try await ReplicationLink.connect(
             to: endpoint, on: loop, position: machine?.processed, delegate: relay,
         )
+    }
+
+    /// Listens to key events if why a key went matters; without them, rows of removed keys stay.
+    private func listen() async {
+        keyEvents?.close()
+        keyEvents = nil
+        isListening = false
+        guard PipelineMachine.needsCauses(mappings) else { return }
+        do throws(RedisError) {
+            let events = try await KeyEvents.connect(to: endpoint, on: loop)
+            keyEvents = events
+            if configuresRedis, let flags = try await events.configure() {
+                logger.info(
+                    "Turned on key events, which say why keys go",
+                    metadata: ["notify-keyspace-events": "\(flags)"])
+            }
+            isListening = true
+            hasKeyEvents = true
+        } catch {
+            keyEvents?.close()
+            keyEvents = nil
+            guard hasKeyEvents else { return }
+            hasKeyEvents = false
+            logger.warning(
+                "Can't learn why keys go: rows of removed keys stay, and are counted",
+                metadata: ["why": "\(error)"])
+        }
+    }
+
+    /// Notes where key events begin to be complete. Asked only now, because the first replica of a
+    /// server begins a history.
+    private func hear(_ events: KeyEvents) {
+        Task {
+            guard let answer = try? await events.barrier(), events === keyEvents else { return }
+            machine?.causesHeard(from: answer.offset, history: answer.history)
+        }
     }
 
     /// Lets go of the connections; what was processed stays.
@@ -60,6 +97,7 @@ extension Pipeline {
         isStreaming = false
         machine?.linkLost()
         reader?.close()
+        keyEvents?.close()
         link?.close()
         pending.clear()
         decoder.reset()
@@ -89,7 +127,10 @@ extension Pipeline {
         acknowledged = -1
         hasStreamed = true
         isStreaming = true
+        streamingSince = now
+        hasReceived = false
         state = .streaming
+        if let keyEvents { hear(keyEvents) }
         sendAcknowledgement(isWanted: true)
         doorbell.ring()
     }
@@ -101,6 +142,7 @@ extension Pipeline {
     /// Takes bytes of the stream; true when more may be read.
     func received(_ bytes: ByteBuffer) -> Bool {
         var bytes = bytes
+        hasReceived = true
         if skipRemaining > 0 {
             let count = min(skipRemaining, bytes.readableBytes)
             bytes.moveReaderIndex(forwardBy: count)
@@ -132,10 +174,37 @@ extension Pipeline {
                 return false
             }
         }
+        if lookAhead() { return process() }
         machine?.chunkReceived(now: now)
         if pending.readableBytes == 0 { pending.clear() } else { pending.discardReadBytes() }
         if machine?.isAcknowledgementWanted == true { sendAcknowledgement(isWanted: true) }
-        return machine?.isHolding == false
+        // While only a cause is wanted, more is read: what it is about may be still to come.
+        return machine?.isHolding == false || machine?.isWaitingForCauses == true
+    }
+
+    /// Looks at the commands up to where key events are complete; true when all were looked at.
+    private func lookAhead() -> Bool {
+        guard let until = machine?.lookAheadUntil, let from = machine?.streamOffset,
+            from + Int64(pending.readableBytes) >= until
+        else { return false }
+        var ahead = CommandDecoder(argumentBytesMax: Self.argumentBytesMax)
+        let bytes = pending.readableBytesUInt8Span
+        var taken = 0
+        var offset = from
+        while offset < until {
+            let rest = bytes.extracting(taken...)
+            guard case .command(let length)? = try? ahead.next(rest) else {
+                machine?.lookAheadFailed()
+                return true
+            }
+            taken += length
+            // A bare line feed is no part of the stream.
+            guard !ahead.arguments.isEmpty else { continue }
+            machine?.lookAhead(rest, arguments: ahead.arguments)
+            offset += Int64(length)
+        }
+        machine?.lookedAhead()
+        return true
     }
 
     /// Takes as many whole commands as there are, up to some; false when more bytes are needed.
@@ -145,26 +214,31 @@ extension Pipeline {
         // A borrow of the buffer serves many commands; the hold is asked about in between.
         let bytes = pending.readableBytesUInt8Span
         var needsMore = false
+        var isHeld = false
         while taken < bytes.count, machine?.isHolding == false {
             let rest = bytes.extracting(taken...)
             let step = try decoder.next(rest)
             switch step {
             case .command(let length):
-                if !decoder.arguments.isEmpty {
+                if !decoder.arguments.isEmpty,
                     machine?.receive(
                         rest, arguments: decoder.arguments, isOversized: decoder.isOversized,
                         length: length + decoder.skipped,
-                    )
+                    ) == false
+                {
+                    // It is decoded again when nothing holds any more.
+                    isHeld = true
+                    break
                 }
                 taken += length
             case .incomplete: needsMore = true
             case .skip(let offset, let count): skip = (offset, count)
             }
-            if needsMore || skip != nil { break }
+            if needsMore || skip != nil || isHeld { break }
         }
         pending.moveReaderIndex(forwardBy: taken)
         if let skip { drop(skip.count, at: skip.offset) }
-        return !needsMore && pending.readableBytes > 0
+        return !needsMore && !isHeld && pending.readableBytes > 0
     }
 
     /// Takes an argument that is too large out of the stream.

@@ -27,6 +27,11 @@ public actor Pipeline: Service {
     var machine: PipelineMachine?
     var link: ReplicationLink?
     var reader: KeyReader?
+    var keyEvents: KeyEvents?
+    /// Whether key events are listened to, and whether the server publishes them.
+    var isListening = false
+    var hasKeyEvents = true
+    let configuresRedis: Bool
     var info: ServerInfo?
     var state = PipelineStatus.State.opening
     var reason: String?
@@ -42,6 +47,9 @@ public actor Pipeline: Service {
     var hasStreamed = false
     /// Whether the link is past its handshake.
     var isStreaming = false
+    var streamingSince = Duration.zero
+    /// Whether anything of the stream has arrived since the handshake.
+    var hasReceived = false
 
     /// Somebody who waits until the database has everything up to an offset.
     struct Flush {
@@ -63,11 +71,12 @@ public actor Pipeline: Service {
     ///   - mappings: The tables, in the file's order.
     ///   - policy: The limits.
     ///   - group: Where the event loop is taken from.
+    ///   - configuresRedis: Whether key events may be turned on at the server.
     ///   - showBaseline: Shows how a baseline goes on; without it, log lines do.
     ///   - logger: Where what happens is noted.
     public init(
         endpoint: RedisEndpoint, sink: any Sink, mappings: [TableMapping],
-        policy: PipelinePolicy, group: MultiThreadedEventLoopGroup,
+        policy: PipelinePolicy, group: MultiThreadedEventLoopGroup, configuresRedis: Bool = true,
         showBaseline: (@Sendable (BaselineProgress) -> Void)? = nil, logger: Logger,
     ) {
         self.endpoint = endpoint
@@ -75,6 +84,7 @@ public actor Pipeline: Service {
         self.mappings = mappings
         self.policy = policy
         self.logger = logger
+        self.configuresRedis = configuresRedis
         self.showBaseline = showBaseline
         loop = group.next()
         doorbell = Doorbell(loop: loop)
@@ -103,6 +113,7 @@ public actor Pipeline: Service {
         }
         link?.close()
         reader?.close()
+        keyEvents?.close()
         await sink.close()
     }
 
@@ -186,6 +197,7 @@ public actor Pipeline: Service {
                 group.addTask { await self.scan(cursor, match, count) }
             case .sweep(let table, let after, let limit):
                 group.addTask { await self.sweep(table, after, limit) }
+            case .askCauses: group.addTask { await self.askCauses() }
             case .finish:
                 sendAcknowledgement(isWanted: true)
                 link?.close()
@@ -243,7 +255,9 @@ public actor Pipeline: Service {
         while !Task.isCancelled {
             sendAcknowledgement(isWanted: true)
             doorbell.ring()
-            try? await pause(.seconds(1))
+            // A server begins to send only at the first acknowledgement after it has cleaned up.
+            let isBeginning = isStreaming && !hasReceived && now - streamingSince < .seconds(3)
+            try? await pause(isBeginning ? .milliseconds(50) : .seconds(1))
         }
         // Whoever cancels this wants the loop to notice.
         doorbell.ring()

@@ -62,7 +62,7 @@ final class PostgresSession {
 
     // A role that may not create tables can still use those that are there.
     private func needsOwnTables() throws(SinkError) -> Bool {
-        for name in ["sluice_position", "sluice_loose", "sluice_dead_letters"] {
+        for name in OwnTables.names {
             if try columns(of: name).isEmpty { return true }
         }
         return false
@@ -190,7 +190,8 @@ final class PostgresSession {
             return BatchOutcome(refused: batch.refused(among: refused))
         }
         try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
-        var writer = PostgresWriter(connection: connection, mappings: mappings)
+        var writer = PostgresWriter(
+            connection: connection, source: source, mappings: mappings)
         try writer.apply(batch)
         try store(batch, refused: writer.refused)
         try connection.run("COMMIT")
@@ -297,7 +298,7 @@ final class PostgresSession {
 }
 
 /// Reads bytes that PostgreSQL wrote as hexadecimal digits.
-private enum Hex {
+enum Hex {
     static func identity(_ key: String?, _ member: String?) -> RowIdentity {
         RowIdentity(key: bytes(key ?? ""), member: bytes(member ?? ""))
     }

@@ -10,37 +10,62 @@ struct PostgresWriter {
 
     private let connection: PostgresConnection
     private let mappings: [TableMapping]
+    private let kept: PostgresKept
     private(set) var refused: [DeadLetter] = []
 
-    init(connection: PostgresConnection, mappings: [TableMapping]) {
+    init(connection: PostgresConnection, source: String, mappings: [TableMapping]) {
         self.connection = connection
+        kept = PostgresKept(connection: connection, source: source)
         self.mappings = mappings
     }
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
     mutating func apply(_ batch: Batch) throws(SinkError) {
-        for changes in batch.tables {
-            let statements = TableStatements(mappings[changes.table], .postgres)
+        var tables: [TableChanges] = []
+        for taken in batch.tables {
+            let mapping = mappings[taken.table]
+            let statements = TableStatements(mapping, .postgres)
             let time = statements.takesTime
+            let plan = try kept.plan(taken, mapping)
+            for merge in plan.resets {
+                try run(statements.merge(merge), merge.rows, taken.table, time: time)
+            }
+            let changes = plan.changes
+            tables.append(changes)
             try run(statements.put, changes.puts, changes.table, time: time)
             for merge in changes.merges {
                 try run(statements.merge(merge), merge.rows, changes.table, time: time)
             }
             try append(changes, statements)
+            try kept.write(plan.notes, mapping)
         }
-        for changes in batch.tables.reversed() {
+        for changes in tables.reversed() {
             let statements = TableStatements(mappings[changes.table], .postgres)
-            let time = statements.removalTakesTime
-            if changes.clears.count > 0 {
-                let except = changes.clearsExcept.count > 0 ? changes.clearsExcept.key : []
-                try run(
-                    statements.clear(keepsSome: !except.isEmpty), changes.clears, changes.table,
-                    more: except, time: time,
-                )
+            let except = changes.clearsExcept.count > 0 ? changes.clearsExcept.key : []
+            try wipe(changes, statements, except)
+            for (rows, marks) in [(changes.clears, false), (changes.clearMarks, true)]
+            where rows.count > 0 {
+                let sql = statements.clear(marks: marks, keepsSome: !except.isEmpty)
+                try run(sql, rows, changes.table, more: except, time: marks)
             }
-            try run(statements.remove, changes.removes, changes.table, time: time)
-            try run(statements.remove, changes.marks, changes.table, time: time)
+            try run(statements.remove, changes.removes, changes.table, time: false)
+            if changes.marks.count > 0 {
+                try run(statements.markRows, changes.marks, changes.table, time: true)
+            }
         }
+    }
+
+    private func wipe(
+        _ changes: TableChanges, _ statements: TableStatements, _ except: [ColumnVector],
+    ) throws(SinkError) {
+        guard let wipe = changes.wipe else { return }
+        let marks = wipe != .delete
+        var parameters = except.map {
+            PostgresConnection.Parameter.binary(PostgresArray.encode($0, 0..<$0.count))
+        }
+        if marks { parameters.append(.text("now")) }
+        let sql = statements.wipe(marks: marks, keepsSome: !except.isEmpty)
+        try connection.run(sql, parameters)
     }
 
     /// Appends entries. One that is there already is a replay if its fields are the same.

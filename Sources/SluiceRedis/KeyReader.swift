@@ -55,7 +55,7 @@ package final class KeyReader: Sendable {
     /// Reads items in one transaction.
     package func read(
         _ items: [ReadItem],
-    ) async throws(RedisError) -> (results: [ReadResult], offset: Int64, history: ReplicationID) {
+    ) async throws(RedisError) -> ReadAnswer {
         var bytes = RESPEncoder.command("MULTI")
         var count = 3
         for item in items {
@@ -64,8 +64,11 @@ package final class KeyReader: Sendable {
                 count += 1
             }
         }
-        bytes += RESPEncoder.command("INFO", "replication") + RESPEncoder.command("EXEC")
-        let replies = try await connection.send(encoded: bytes, count: count)
+        let whereabouts = RESPEncoder.command("INFO", "replication")
+        bytes += whereabouts + RESPEncoder.command("EXEC") + whereabouts
+        var replies = try await connection.send(encoded: bytes, count: count + 1)
+        // To look at a key past its deadline removes it, which the stream says after the reads.
+        let after = try Self.place(replies.removeLast())
         for reply in replies.dropLast() {
             if case .error(let text) = reply { throw RedisConnection.refusal(text, "MULTI") }
         }
@@ -76,7 +79,12 @@ package final class KeyReader: Sendable {
         guard info.isMaster, let offset = info.offset, let history = info.history else {
             throw RedisError(.retry, "the server is no master any more")
         }
-        return (Self.results(for: items, values), offset, history)
+        guard after.history == history else {
+            throw RedisError(.retry, "another history began during a read")
+        }
+        return ReadAnswer(
+            results: Self.results(for: items, values), offset: offset, until: after.offset,
+            history: history)
     }
 
     private static func commands(for item: ReadItem) -> [[[UInt8]]] {
@@ -186,6 +194,17 @@ package final class KeyReader: Sendable {
         }
         return StreamPlace(offset: offset, history: history)
     }
+}
+
+/// The answers to a read.
+package struct ReadAnswer: Sendable {
+    /// One for each item.
+    package let results: [ReadResult]
+    /// The offset at which they hold.
+    package let offset: Int64
+    /// Where the stream was a little later, beyond what the read itself brought about.
+    package let until: Int64
+    package let history: ReplicationID
 }
 
 /// Where the stream was when a question was asked, or a little later.

@@ -18,10 +18,19 @@ package final class RedisConnection: Sendable {
     }
 
     /// Connects, authenticates, and selects the endpoint's database.
+    ///
+    /// - Parameters:
+    ///   - onPush: Called on the event loop with each push of RESP3.
+    ///   - onReplies: Called on the event loop when all replies of one `send` are there, before
+    ///     whatever was received after them.
     package static func connect(
         to endpoint: RedisEndpoint, on loop: any EventLoop, name: String,
+        onPush: (@Sendable ([RESPValue]) -> Void)? = nil,
+        onReplies: (@Sendable () -> Void)? = nil,
     ) async throws(RedisError) -> RedisConnection {
-        let channel = try await RedisBootstrap.connect(to: endpoint, on: loop) { Handler() }
+        let channel = try await RedisBootstrap.connect(to: endpoint, on: loop) {
+            Handler(onPush: onPush, onReplies: onReplies)
+        }
         let handler: NIOLoopBound<Handler>
         do {
             handler = try await channel.pipeline.handler(type: Handler.self)
@@ -105,6 +114,11 @@ package final class RedisConnection: Sendable {
         }
     }
 
+    /// Waits until the connection is closed.
+    package func closed() async {
+        try? await channel.closeFuture.get()
+    }
+
     /// Closes the connection; commands under way fail.
     package func close() {
         channel.close(promise: nil)
@@ -114,8 +128,17 @@ package final class RedisConnection: Sendable {
         typealias InboundIn = ByteBuffer
 
         var waiting: CircularBuffer<(count: Int, promise: EventLoopPromise<[RESPValue]>)> = []
+        private let onPush: (@Sendable ([RESPValue]) -> Void)?
+        private let onReplies: (@Sendable () -> Void)?
         private var replies: [RESPValue] = []
         private var buffer = ByteBuffer()
+
+        init(
+            onPush: (@Sendable ([RESPValue]) -> Void)?, onReplies: (@Sendable () -> Void)?,
+        ) {
+            self.onPush = onPush
+            self.onReplies = onReplies
+        }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             var part = unwrapInboundIn(data)
@@ -136,10 +159,14 @@ package final class RedisConnection: Sendable {
         }
 
         private func take(_ reply: RESPValue) {
-            if case .push = reply { return }
+            if case .push(let parts) = reply {
+                onPush?(parts)
+                return
+            }
             replies.append(reply)
             guard let first = waiting.first, replies.count == first.count else { return }
             waiting.removeFirst()
+            onReplies?()
             first.promise.succeed(replies)
             replies = []
         }

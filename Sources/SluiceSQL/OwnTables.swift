@@ -34,6 +34,16 @@ public enum OwnTables {
             )
             """,
             """
+            CREATE TABLE IF NOT EXISTS sluice_kept (
+                source \(text) NOT NULL,
+                table_name \(text) NOT NULL,
+                key \(bytes) NOT NULL,
+                member \(bytes) NOT NULL,
+                state \(integer) NOT NULL,
+                PRIMARY KEY (source, table_name, key, member)
+            )
+            """,
+            """
             CREATE TABLE IF NOT EXISTS sluice_dead_letters (
                 source \(text) NOT NULL,
                 table_name \(text) NOT NULL,
@@ -49,6 +59,11 @@ public enum OwnTables {
             """,
         ]
     }
+
+    /// Their names.
+    public static let names = [
+        "sluice_position", "sluice_loose", "sluice_kept", "sluice_dead_letters",
+    ]
 
     /// The names of tables as one text, and back.
     public static func text(_ strays: Set<String>) -> String {

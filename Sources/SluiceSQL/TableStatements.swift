@@ -17,7 +17,7 @@ public struct TableStatements: Sendable {
     }
 
     private var mark: String? {
-        if case .mark(let column) = mapping.onDelete { Dialect.quote(column) } else { nil }
+        mapping.markColumn.map(Dialect.quote)
     }
     private var settledAt: String? { mapping.settledAt.map(Dialect.quote) }
 
@@ -181,19 +181,30 @@ public struct TableStatements: Sendable {
 
     // MARK: Removing
 
-    /// Removes rows as the policy says; a mark takes the time as the last parameter.
-    public var remove: String { remove(mapping.primaryKey, except: nil) }
+    /// Deletes rows.
+    public var remove: String { remove(mapping.primaryKey, except: nil, marks: false) }
 
-    /// Whether removing takes the time of the commit.
-    public var removalTakesTime: Bool { mark != nil }
+    /// Marks rows as removed; the time is the last parameter.
+    public var markRows: String { remove(mapping.primaryKey, except: nil, marks: true) }
 
     /// Removes all rows of keys.
     ///
-    /// - Parameter keepsSome: Whether some rows stay. On PostgreSQL their key columns follow as
-    ///   parameters; on SQLite they stand in the table of ``makeExceptions``.
-    public func clear(keepsSome: Bool) -> String {
-        guard keepsSome else { return remove(mapping.keys.columns, except: nil) }
-        let count = mapping.keys.columns.count
+    /// - Parameters:
+    ///   - marks: Whether they are marked; then the time is the last parameter.
+    ///   - keepsSome: Whether some rows stay. On PostgreSQL their key columns follow as parameters;
+    ///     on SQLite they stand in the table of ``makeExceptions``.
+    public func clear(marks: Bool, keepsSome: Bool) -> String {
+        removeMany(mapping.keys.columns, marks: marks, keepsSome: keepsSome)
+    }
+
+    /// Removes all rows; see ``clear(marks:keepsSome:)``.
+    public func wipe(marks: Bool, keepsSome: Bool) -> String {
+        removeMany([], marks: marks, keepsSome: keepsSome)
+    }
+
+    private func removeMany(_ columns: [Column], marks: Bool, keepsSome: Bool) -> String {
+        guard keepsSome else { return remove(columns, except: nil, marks: marks) }
+        let count = columns.count
         let names = mapping.primaryKey.enumerated()
         let same = names.map { index, column in
             let name = Dialect.quote(column.name)
@@ -204,24 +215,26 @@ public struct TableStatements: Sendable {
             ? "temp.\(exceptions) AS e"
             : unnest(mapping.primaryKey, from: count + 1, as: "e")
         return remove(
-            mapping.keys.columns, except: "NOT EXISTS (SELECT 1 FROM \(source) WHERE \(same))"
-        )
+            columns, except: "NOT EXISTS (SELECT 1 FROM \(source) WHERE \(same))", marks: marks)
     }
 
-    private func remove(_ columns: [Column], except: String?) -> String {
-        var condition = condition(columns)
+    private func remove(_ columns: [Column], except: String?, marks: Bool) -> String {
+        var condition = columns.isEmpty ? "1 = 1" : condition(columns)
         if let except { condition += " AND \(except)" }
         let count = columns.count + (except == nil ? 0 : mapping.primaryKey.count)
-        switch (dialect, mark) {
+        let source = columns.isEmpty ? nil : unnest(columns)
+        switch (dialect, marks ? mark : nil) {
         case (.sqlite, nil): return "DELETE FROM \(table) WHERE \(condition)"
         case (.sqlite, let mark?):
             return "UPDATE \(table) SET \(mark) = ?\(columns.count + 1) "
                 + "WHERE \(condition) AND \(mark) IS NULL"
         case (.postgres, nil):
-            return "DELETE FROM \(table) USING \(unnest(columns)) WHERE \(condition)"
+            let using = source.map { " USING \($0)" } ?? ""
+            return "DELETE FROM \(table)\(using) WHERE \(condition)"
         case (.postgres, let mark?):
-            return "UPDATE \(table) SET \(mark) = $\(count + 1)::timestamptz "
-                + "FROM \(unnest(columns)) WHERE \(condition) AND \(table).\(mark) IS NULL"
+            let from = source.map { " FROM \($0)" } ?? ""
+            return "UPDATE \(table) SET \(mark) = $\(count + 1)::timestamptz"
+                + "\(from) WHERE \(condition) AND \(table).\(mark) IS NULL"
         }
     }
 
@@ -281,7 +294,7 @@ public struct TableStatements: Sendable {
     /// The names of all columns that the table must have.
     public var columnNames: [String] {
         var names = (mapping.primaryKey + mapping.values).map(\.name)
-        if case .mark(let column) = mapping.onDelete { names.append(column) }
+        if let column = mapping.markColumn { names.append(column) }
         if let column = mapping.settledAt { names.append(column) }
         return names
     }

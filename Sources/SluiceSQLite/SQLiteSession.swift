@@ -165,7 +165,8 @@ final class SQLiteSession: Sendable {
                 return BatchOutcome(refused: batch.refused(among: try deadLetters(database)))
             }
             let now = Timestamp.text(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000))
-            var writer = SQLiteWriter(database: database, mappings: mappings, now: now)
+            var writer = SQLiteWriter(
+                database: database, source: source, mappings: mappings, now: now)
             try writer.apply(batch)
             try store(batch, refused: writer.refused, now, database)
             return BatchOutcome(refused: writer.refused)

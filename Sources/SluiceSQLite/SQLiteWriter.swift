@@ -7,31 +7,44 @@ internal import SluiceSQL
 struct SQLiteWriter {
     let database: Database
     let mappings: [TableMapping]
+    let source: String
     let now: String
     private(set) var refused: [DeadLetter] = []
 
-    init(database: Database, mappings: [TableMapping], now: String) {
+    init(database: Database, source: String, mappings: [TableMapping], now: String) {
         self.database = database
+        self.source = source
         self.mappings = mappings
         self.now = now
     }
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
     mutating func apply(_ batch: Batch) throws {
-        for changes in batch.tables {
-            let statements = TableStatements(mappings[changes.table], .sqlite)
+        let kept = SQLiteKept(database: database, source: source)
+        var tables: [TableChanges] = []
+        for taken in batch.tables {
+            let mapping = mappings[taken.table]
+            let statements = TableStatements(mapping, .sqlite)
+            let plan = try kept.plan(taken, mapping)
+            for merge in plan.resets {
+                try run(statements.merge(merge), merge.rows, taken, time: statements.takesTime)
+            }
+            let changes = plan.changes
+            tables.append(changes)
             try run(statements.put, changes.puts, changes, time: statements.takesTime)
             for merge in changes.merges {
                 try run(statements.merge(merge), merge.rows, changes, time: statements.takesTime)
             }
             try append(changes, statements)
+            try kept.write(plan.notes, mapping)
         }
-        for changes in batch.tables.reversed() {
+        for changes in tables.reversed() {
             let statements = TableStatements(mappings[changes.table], .sqlite)
-            let time = statements.removalTakesTime
             try clear(changes, statements)
-            try run(statements.remove, changes.removes, changes, time: time)
-            try run(statements.remove, changes.marks, changes, time: time)
+            try run(statements.remove, changes.removes, changes, time: false)
+            if changes.marks.count > 0 {
+                try run(statements.markRows, changes.marks, changes, time: true)
+            }
         }
     }
 
@@ -57,7 +70,9 @@ struct SQLiteWriter {
     private mutating func clear(
         _ changes: TableChanges, _ statements: TableStatements,
     ) throws {
-        guard changes.clears.count > 0 else { return }
+        guard changes.clears.count + changes.clearMarks.count > 0 || changes.wipe != nil else {
+            return
+        }
         let keepsSome = changes.clearsExcept.count > 0
         if keepsSome {
             let exceptions = statements.makeExceptions
@@ -65,8 +80,17 @@ struct SQLiteWriter {
             try database.execute(sql: exceptions.empty)
             try run(exceptions.insert, changes.clearsExcept, changes, time: false)
         }
-        let sql = statements.clear(keepsSome: keepsSome)
-        try run(sql, changes.clears, changes, time: statements.removalTakesTime)
+        if let wipe = changes.wipe {
+            let marks = wipe != .delete
+            let arguments: StatementArguments = marks ? [now] : []
+            try database.execute(
+                sql: statements.wipe(marks: marks, keepsSome: keepsSome), arguments: arguments)
+        }
+        let clear = statements.clear(marks: false, keepsSome: keepsSome)
+        try run(clear, changes.clears, changes, time: false)
+        guard changes.clearMarks.count > 0 else { return }
+        let mark = statements.clear(marks: true, keepsSome: keepsSome)
+        try run(mark, changes.clearMarks, changes, time: true)
     }
 
     /// Runs a statement for each row; a row that is refused becomes a dead letter.

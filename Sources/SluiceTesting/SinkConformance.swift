@@ -12,12 +12,21 @@ public struct SinkConformance {
             name: "conform_hashes", keys: pattern("h:"), type: .hash,
             fields: [Array("n".utf8), Array("t".utf8)],
             columns: [Column(name: "n", type: .integer), Column(name: "t", type: .text)],
-            rest: "rest", onDelete: .mark("gone_at"),
+            rest: "rest", removal: .always(.mark("gone_at")),
         ),
         TableMapping(
             name: "conform_scores", keys: pattern("z:"), type: .sortedSet,
             columns: [Column(name: "score", type: .real)],
             member: Column(name: "member", type: .text),
+        ),
+        TableMapping(
+            name: "conform_kept", keys: pattern("k:"), type: .hash,
+            fields: [Array("n".utf8), Array("t".utf8)],
+            columns: [Column(name: "n", type: .integer), Column(name: "t", type: .text)],
+        ),
+        TableMapping(
+            name: "conform_wiped", keys: pattern("w:"), type: .set,
+            member: Column(name: "member", type: .text), removal: .always(.delete),
         ),
     ]
 
@@ -28,7 +37,7 @@ public struct SinkConformance {
     }
 
     private let make: () -> any Sink
-    private let query: (String) throws -> [[String?]]
+    let query: (String) throws -> [[String?]]
 
     /// Creates the suite.
     ///
@@ -104,6 +113,10 @@ public struct SinkConformance {
         expect(try values("t", "conform_hashes") == ["null"], "… with its other columns null")
         expect(try values("count(gone_at)", "conform_hashes") == ["0"], "… and without the mark")
 
+        failures += try await keptFailures(sink, &writer)
+        batch = writer.batch { machine in machine.send("DEL", "c:k", "c:d") }
+        _ = try await sink.apply(batch)
+
         let page = try await sink.page(table: 2, after: nil, limit: 10)
         expect(
             page == [RowIdentity(key: Array("z:a".utf8), member: Array("k".utf8))],
@@ -134,66 +147,7 @@ public struct SinkConformance {
         }
     }
 
-    private func values(_ column: String, _ table: String, _ rest: String = "") throws -> [String] {
+    func values(_ column: String, _ table: String, _ rest: String = "") throws -> [String] {
         try query("SELECT \(column) FROM \(table) \(rest)").map { $0[0] ?? "null" }
-    }
-}
-
-/// Makes batches from commands, through a real machine.
-struct BatchWriter: ~Copyable {
-    private var machine: PipelineMachine
-    private var now = Duration.zero
-    private var last: Checkpoint
-
-    /// The batch that begins: a position, and a baseline of nothing.
-    static func first(_ stored: StoredState) -> Batch {
-        var to = stored.checkpoint
-        to.sequence += 1
-        to.position = Position(history: ReplicationID("h"), offset: 100, database: 0)
-        to.isBaselineDone = true
-        return Batch(from: stored.checkpoint, to: to)
-    }
-
-    init(_ checkpoint: Checkpoint) {
-        last = checkpoint
-        machine = PipelineMachine(
-            mappings: SinkConformance.mappings, database: 0, policy: PipelinePolicy(),
-            stored: StoredState(checkpoint: checkpoint), seed: 1,
-        )
-        machine.linkContinued(history: nil)
-    }
-
-    /// A checkpoint that no batch leads to.
-    var afterNext: Checkpoint {
-        var checkpoint = last
-        checkpoint.sequence += 9
-        return checkpoint
-    }
-
-    mutating func send(_ arguments: String...) {
-        var bytes: Bytes = []
-        var ranges: [Range<Int>] = []
-        for argument in arguments {
-            let start = bytes.count
-            bytes += Array(argument.utf8)
-            ranges.append(start..<bytes.count)
-        }
-        machine.receive(bytes.span, arguments: ranges, isOversized: false, length: 10)
-    }
-
-    /// The batch that some commands lead to.
-    mutating func batch(_ commands: (inout BatchWriter) -> Void) -> Batch {
-        commands(&self)
-        machine.chunkReceived(now: now)
-        now += .seconds(5)
-        machine.requestCut()
-        guard case .commit(let batch) = machine.next(now: now) else {
-            preconditionFailure("no batch is due")
-        }
-        machine.committed(BatchOutcome(), now: now)
-        // The next commands must not fold into values that the buffer knows.
-        machine.forgetClean()
-        last = batch.to
-        return batch
     }
 }

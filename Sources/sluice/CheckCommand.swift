@@ -110,15 +110,14 @@ struct CheckCommand: AsyncParsableCommand {
                 "without an AOF, a crash of Redis loses what Sluice had not received",
                 "CONFIG SET appendonly yes")
         }
-        let deletes = configuration.tables.contains { $0.onDelete == .delete }
+        let deletes = configuration.tables.contains { $0.removal.onEvict == .delete }
         if let policy = info["maxmemory_policy"], policy != "noeviction",
             info["maxmemory"] != "0", deletes
         {
             warn(
                 "redis.eviction",
-                "maxmemory-policy is \(policy): an evicted key can't be told from a deleted one "
-                    + "yet, so its row would be deleted",
-                "CONFIG SET maxmemory-policy noeviction, or on_delete: keep for such tables")
+                "maxmemory-policy is \(policy), and a table deletes the rows of evicted keys",
+                "CONFIG SET maxmemory-policy noeviction, or on_evict: keep for such tables")
         }
         if let size = info["repl_backlog_size"].flatMap(Int.init), size < 64 << 20 {
             warn(

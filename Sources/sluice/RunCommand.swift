@@ -35,6 +35,7 @@ struct RunCommand: AsyncParsableCommand {
         let pipeline = Pipeline(
             endpoint: endpoint, sink: configuration.sink(), mappings: configuration.tables,
             policy: configuration.policy, group: group,
+            configuresRedis: configuration.redis.configures,
             showBaseline: isatty(STDERR_FILENO) == 1 ? Terminal.showBaseline : nil, logger: logger)
         let admin = AdminServer(
             host: configuration.adminHost, port: configuration.adminPort, pipeline: pipeline,

@@ -57,9 +57,9 @@ struct ConfigurationReaderTests {
         #expect(!configuration.createsTables)
         let session = configuration.tables[0]
         #expect(session.values.map(\.name) == ["user_id", "cart", "extra", "expires_at"])
-        #expect(session.onDelete == .mark("gone_at"))
+        #expect(session.removal.onDelete == .mark("gone_at"))
         #expect(configuration.tables[1].primaryKey.map(\.type) == [.text, .integer])
-        #expect(configuration.tables[2].onDelete == .keep)
+        #expect(configuration.tables[2].removal.onDelete == .keep)
     }
 
     @Test("all mistakes are reported at once, each with its line and a hint")
@@ -106,8 +106,8 @@ struct ConfigurationReaderTests {
                 "one row a key"
             ),
             (
-                "tables: { a: { keys: 'k:<i>', string: { n: text }, on_expire: keep } }",
-                "not there yet"
+                "tables: { a: { keys: 'k:<i>', string: { n: text }, on_expire: { mark: a }, on_evict: { mark: b } } }",
+                "one column, not a and b"
             ),
             (
                 "tables: { a: { keys: 'k:<i>', stream: { id: i2, fields: f }, on_delete: delete } }",

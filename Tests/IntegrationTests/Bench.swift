@@ -14,28 +14,41 @@ enum DatabaseKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
 /// A Redis, a database and a Sluice of a test's own.
 final class Bench: @unchecked Sendable {
     // Unchecked: a test uses it from one task at a time, except for clients of Redis.
+    /// Every removal deletes: what went while nobody listened would stay otherwise, in doubt.
     static let tables = """
         tables:
           counters:
             keys: "c:<id>"
             string: { value: integer }
+            on_expire: delete
+            on_evict: delete
           sessions:
             keys: "session:<id>"
             hash: { user_id: integer, last_seen: timestamp, cart: json }
+            on_expire: delete
+            on_evict: delete
             rest: extra
             expires_at: expires_at
           scores:
             keys: "z:<board>"
             sorted_set: { member: player, score: points }
+            on_expire: delete
+            on_evict: delete
           tags:
             keys: "s:<name>"
             set: { member: tag }
+            on_expire: delete
+            on_evict: delete
           queues:
             keys: "l:<name>"
             list: { items: json }
+            on_expire: delete
+            on_evict: delete
           texts:
             keys: "t:<name>"
             string: { value: text }
+            on_expire: delete
+            on_evict: delete
           events:
             keys: "e:<topic>"
             stream: { id: event_id, fields: payload }

@@ -18,7 +18,8 @@ struct ConformanceTests {
                     createsTables: true)
             },
             query: { try SQLiteQuery(path: path).rows($0) })
-        #expect(try await suite.failures() == [])
+        let failures = try await suite.failures()
+        #expect(failures == [])
     }
 
     @Test("PostgreSQL keeps the contract")
@@ -32,7 +33,8 @@ struct ConformanceTests {
                     createsTables: true)
             },
             query: { try PostgresQuery(url: server.url).rows($0) })
-        #expect(try await suite.failures() == [])
+        let failures = try await suite.failures()
+        #expect(failures == [])
     }
 
     @Test("without a server, opening fails with an error that says to try again")

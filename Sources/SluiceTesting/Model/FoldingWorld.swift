@@ -23,6 +23,7 @@ public enum FoldingWorld {
         machine.linkResynchronised(
             Position(history: redis.history, offset: redis.offset, database: 0))
         settle(&machine, &database, redis)
+        machine.causesHeard(from: redis.offset, history: redis.history)
         for _ in 0..<80 {
             traffic.run(on: &redis, random: &random)
             receive(redis, &machine)
@@ -31,13 +32,13 @@ public enum FoldingWorld {
         settle(&machine, &database, redis)
         let differences = ModelComparison(mappings: ModelTraffic.mappings).differences(
             database, redis.databases[0], loose: database.loose,
-            strays: database.checkpoint.strays,
+            strays: database.checkpoint.strays, isCertain: machine.counters.vanished == 0,
         )
         return (differences, database.checkpoint.sequence)
     }
 
     private static func receive(_ redis: ModelRedis, _ machine: inout PipelineMachine) {
-        for command in redis.commands(after: machine.streamOffset) {
+        while let command = redis.commands(after: machine.streamOffset).first {
             var bytes: Bytes = []
             var arguments: [Range<Int>] = []
             for argument in command.arguments {
@@ -45,10 +46,12 @@ public enum FoldingWorld {
                 bytes += Array(argument.utf8)
                 arguments.append(start..<bytes.count)
             }
-            machine.receive(
+            let isTaken = machine.receive(
                 bytes.span, arguments: arguments, isOversized: false,
                 length: Int(command.end - command.start),
             )
+            guard !isTaken, case .askCauses = machine.next(now: .zero) else { continue }
+            machine.answerCauses(redis, events: redis.events)
         }
         machine.chunkReceived(now: .zero)
     }
@@ -69,16 +72,42 @@ public enum FoldingWorld {
             case .read(let items):
                 let results = items.map { redis.read($0, database: 0) }
                 machine.readFinished(
-                    results, offset: redis.offset, history: redis.history, now: now)
+                    results, offset: redis.offset, until: redis.offset, history: redis.history,
+                    now: now)
             case .scan:
                 machine.scanFinished(
                     [], cursor: [0x30], offset: redis.offset, history: redis.history, now: now)
             case .sweep:
                 machine.sweepFinished(
                     missing: 0, last: nil, offset: redis.offset, history: redis.history, now: now)
+            case .askCauses: machine.answerCauses(redis, events: redis.events)
             case .wait, .finish: if machine.isSettled, !machine.isBaselineRunning { return }
             }
         }
         preconditionFailure("never settled")
+    }
+}
+
+extension PipelineMachine {
+    /// Says why keys went, from the events since the stream's present place.
+    mutating func answerCauses(
+        _ redis: ModelRedis, events: [(offset: Int64, event: KeyEvent)], isReliable: Bool = true,
+    ) {
+        let from = streamOffset
+        causesAnswered(
+            events.filter { $0.offset > from }.map(\.event), offset: redis.offset,
+            history: redis.history, isReliable: isReliable)
+        guard let until = lookAheadUntil else { return }
+        for command in redis.commands(after: from) where command.end <= until {
+            var bytes: Bytes = []
+            var arguments: [Range<Int>] = []
+            for argument in command.arguments {
+                let start = bytes.count
+                bytes += Array(argument.utf8)
+                arguments.append(start..<bytes.count)
+            }
+            lookAhead(bytes.span, arguments: arguments)
+        }
+        lookedAhead()
     }
 }

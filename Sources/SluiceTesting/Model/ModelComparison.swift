@@ -10,12 +10,33 @@ public struct ModelComparison {
     }
 
     /// What differs, as sentences; empty when the rows of the keys that exist equal Redis.
+    ///
+    /// - Parameter isCertain: Whether nothing was missed, so that the cause of each removal is known.
     public func differences(
         _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, loose: [LooseRow],
-        strays: Set<String>,
+        strays: Set<String>, isCertain: Bool,
     ) -> [String] {
         mappings.indices.flatMap { table in
             differences(table, database, keys, loose, strays)
+        } + totals(database, keys, loose, isCertain)
+    }
+
+    /// Counters that outlived their keys have what they had, and what was added since.
+    private func totals(
+        _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, _ loose: [LooseRow],
+        _ isCertain: Bool,
+    ) -> [String] {
+        guard isCertain else { return [] }
+        let table = 0
+        let free = Set(loose.map(\.identity) + database.deadLetters.map(\.identity))
+        return keys.totals.compactMap { key, total in
+            let row = RowIdentity(key: Array(key.utf8))
+            guard key.hasPrefix("c:"), !free.contains(row) else { return nil }
+            var expected = total
+            if case .string(let text)? = keys.values[key] { expected += Int(text) ?? 0 }
+            let actual = database.tables[table][row]?[0]
+            guard actual != .integer(Int64(expected)) else { return nil }
+            return "\(key) outlived a key: \(actual ?? .null), expected \(expected)"
         }
     }
 
@@ -40,14 +61,15 @@ public struct ModelComparison {
                 continue
             }
             let actual = database.tables[table][row]
-            if actual != values {
+            let isMore = database.kept(table, row) == .back
+            if actual != values, !isMore {
                 found.append("\(name(mapping, row)) is \(actual ?? []), expected \(values)")
             }
         }
         for row in database.tables[table].keys where expected[row] == nil {
             // A key of another type, or a row that stays on purpose.
             if isFree(row) || isAside(row) || strays.contains(mapping.name) { continue }
-            if mapping.type == .stream { continue }
+            if mapping.type == .stream || database.kept(table, row) != nil { continue }
             found.append("\(name(mapping, row)) should be gone")
         }
         return found

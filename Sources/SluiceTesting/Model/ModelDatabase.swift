@@ -25,12 +25,15 @@ public struct ModelDatabase {
     public private(set) var deadLetters: [DeadLetter] = []
     /// Rows that are newer than the position.
     public private(set) var loose: [LooseRow] = []
+    /// The rows of each table that outlived their keys.
+    public private(set) var kept: [[RowIdentity: Kept]]
     private let mappings: [TableMapping]
 
     /// Creates an empty database.
     public init(mappings: [TableMapping]) {
         self.mappings = mappings
         tables = mappings.map { _ in [:] }
+        kept = mappings.map { _ in [:] }
     }
 
     /// What a new instance starts from.
@@ -62,9 +65,34 @@ public struct ModelDatabase {
         let identity: RowIdentity
     }
 
-    private mutating func apply(_ changes: TableChanges) {
-        let table = changes.table
+    /// How a row stands that outlived its key, or nil when it did not.
+    public func kept(_ table: Int, _ row: RowIdentity) -> Kept? {
+        let state =
+            kept[table][row] ?? kept[table][RowIdentity(key: row.key)]
+            ?? kept[table][RowIdentity(key: [])]
+        return state == .ended ? nil : state
+    }
+
+    private mutating func apply(_ note: KeptPlan.Note, _ table: Int) {
+        switch note {
+        case .forgetTable: kept[table] = [:]
+        case .forgetKey(let key): kept[table] = kept[table].filter { $0.key.key != key }
+        case .forget(let row): kept[table][row] = nil
+        case .remember(let row): kept[table][row.identity] = row.state
+        }
+    }
+
+    private mutating func apply(_ taken: TableChanges) {
+        let table = taken.table
         let mapping = mappings[table]
+        var known: [RowIdentity: Kept] = [:]
+        for row in KeptPlan.questions(taken) + [RowIdentity(key: [])] {
+            for name in [row, RowIdentity(key: row.key)] { known[name] = kept[table][name] }
+        }
+        let plan = KeptPlan(taken, mapping: mapping, known: known)
+        for reset in plan.resets { apply(reset, table) }
+        for note in plan.notes { apply(note, table) }
+        let changes = plan.changes
         for row in 0..<changes.puts.count {
             tables[table][changes.puts.identities[row]] = changes.puts.values.indices.map {
                 stored(changes.puts.values[$0], row, isObject: $0 == mapping.rest)
@@ -78,6 +106,7 @@ public struct ModelDatabase {
             }
         }
         let kept = Set(changes.clearsExcept.identities)
+        if changes.wipe != nil { tables[table] = tables[table].filter { kept.contains($0.key) } }
         for identity in changes.clears.identities {
             for row in tables[table].keys where row.key == identity.key && !kept.contains(row) {
                 tables[table][row] = nil

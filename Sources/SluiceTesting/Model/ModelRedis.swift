@@ -25,6 +25,22 @@ public struct ModelRedis {
         public var values: [String: Value] = [:]
         /// The deadlines, in milliseconds since 1970.
         public var deadlines: [String: Int64] = [:]
+        /// What the rows of counters have beyond their keys, because they outlived earlier ones.
+        public var totals: [String: Int] = [:]
+        /// Keys that went by themselves in the command that is running.
+        var removed: [String: RemovalCause] = [:]
+
+        /// Removes a key as its deadline or the lack of memory does.
+        mutating func remove(_ key: String, _ cause: RemovalCause) {
+            if case .string(let text)? = values[key], let number = Int(text) {
+                totals[key, default: 0] += number
+            } else {
+                totals[key] = nil
+            }
+            values[key] = nil
+            deadlines[key] = nil
+            removed[key] = cause
+        }
     }
 
     /// A command of the stream.
@@ -47,6 +63,8 @@ public struct ModelRedis {
     public private(set) var stream: [Propagated] = []
     /// What the databases held at each boundary of the present history.
     public private(set) var snapshots: [Int64: [Keyspace]] = [:]
+    /// The events of keys that went by themselves, with the offset at which each was complete.
+    public private(set) var events: [(offset: Int64, event: KeyEvent)] = []
     private var selected = -1
     private var histories = 0
 
@@ -65,6 +83,11 @@ public struct ModelRedis {
         if isTransaction { emit(["MULTI"]) }
         for command in commands { emit(command) }
         if isTransaction { emit(["EXEC"]) }
+        for (key, cause) in databases[database].removed {
+            events.append(
+                (offset, KeyEvent(key: Array(key.utf8), database: database, cause: cause)))
+        }
+        databases[database].removed = [:]
         snapshots[offset] = databases
     }
 

@@ -15,7 +15,7 @@ public struct ModelTraffic {
         ),
         TableMapping(
             name: "texts", keys: pattern("t:", "id"), type: .string,
-            columns: [Column(name: "value", type: .text)],
+            columns: [Column(name: "value", type: .text)], removal: .always(.delete),
         ),
         TableMapping(
             name: "sessions", keys: pattern("h:", "id"), type: .hash,
@@ -30,12 +30,12 @@ public struct ModelTraffic {
         ),
         TableMapping(
             name: "tags", keys: pattern("s:", "id"), type: .set,
-            member: Column(name: "tag", type: .text),
+            member: Column(name: "tag", type: .text), removal: .always(.delete),
         ),
         TableMapping(
             name: "events", keys: pattern("x:", "id"), type: .stream,
             columns: [Column(name: "payload", type: .json)],
-            member: Column(name: "event", type: .text), onDelete: .keep,
+            member: Column(name: "event", type: .text),
         ),
     ]
 
@@ -93,6 +93,7 @@ public struct ModelTraffic {
         let old = keys.values[key]
         if random.oneIn(6) {
             keys.deadlines[key] = nil
+            keys.totals[key] = nil
             let value = random.oneIn(5) ? "word" : "\(random.pick(-9..<9))"
             keys.values[key] = .string(value)
             guard random.oneIn(2) else { return [["SET", key, value]] }
@@ -210,9 +211,16 @@ public struct ModelTraffic {
         let key = keys.values.keys.sorted().randomElement(using: &random) ?? "c:0"
         guard let value = keys.values[key] else { return [] }
         switch random.pick(0..<9) {
-        case 0, 1, 2:
+        case 0:
+            // Twice in one transaction would be two causes at one place: the model has one.
+            guard keys.removed[key] == nil else { return [] }
+            keys.remove(key, random.oneIn(2) ? .expired : .evicted)
+            return [["DEL", key]]
+        case 1, 2:
+            guard keys.removed[key] == nil else { return [] }
             keys.values[key] = nil
             keys.deadlines[key] = nil
+            keys.totals[key] = nil
             return [[random.oneIn(2) ? "DEL" : "unlink", key]]
         case 3:
             keys.deadlines[key] = 3_000_000_000_000
@@ -225,10 +233,13 @@ public struct ModelTraffic {
             guard target != key else { return [] }
             keys.values[key] = nil
             keys.values[target] = value
+            keys.totals[key] = nil
+            keys.totals[target] = nil
             keys.deadlines[target] = keys.deadlines.removeValue(forKey: key)
             return [["RENAME", key, target]]
         case 6:
             // A string over a value of another type, which its table can't take.
+            keys.totals[key] = nil
             keys.values[key] = .string("7")
             keys.deadlines[key] = nil
             return [["SET", key, "7"]]
@@ -239,7 +250,9 @@ public struct ModelTraffic {
             return [["ZRANGESTORE", "z:9", key, "0", "-1"]]
         default:
             guard random.oneIn(12) else { return [] }
-            keys = ModelRedis.Keyspace()
+            guard keys.removed.isEmpty else { return [] }
+            for key in keys.values.keys.sorted() { keys.remove(key, .deleted) }
+            keys = ModelRedis.Keyspace(totals: keys.totals)
             return [["FLUSHDB"]]
         }
     }

@@ -1,0 +1,210 @@
+/// What a batch means for rows that outlived their keys, once the database has said which did.
+///
+/// A row that is kept has what it had when its key went. When the key comes back, an add goes on top
+/// of a total and sets other columns to null, a patch sets all others to null, a put replaces the row.
+/// The plan puts this into a batch's changes, so that a sink needs no statement of its own for it.
+package struct KeptPlan {
+    /// What is to be done with the remembered rows, in the order of these cases.
+    package enum Note: Hashable {
+        /// Forget all of the table.
+        case forgetTable
+        /// Forget a key with all of its rows.
+        case forgetKey(Bytes)
+        /// Forget a row.
+        case forget(RowIdentity)
+        /// Remember a row, a key or the table; what was remembered of it is replaced.
+        case remember(KeptRow)
+    }
+
+    /// The changes as they are to be applied: ``resets`` first.
+    package private(set) var changes: TableChanges
+    /// Columns that become null before anything else.
+    package private(set) var resets: [Merge] = []
+    /// What is to be done with the remembered rows.
+    package private(set) var notes: [Note] = []
+    private let mapping: TableMapping
+    private let known: [RowIdentity: Kept]
+    private let keptNow: [RowIdentity: Kept]
+
+    /// The rows of which a sink must look up whether they are kept, with the key and the table that
+    /// they belong to.
+    package static func questions(_ changes: TableChanges) -> [RowIdentity] {
+        var rows = changes.puts.identities + changes.spared.identities
+        for merge in changes.merges where merge.isUpsert { rows += merge.rows.identities }
+        return rows + changes.removes.identities + changes.marks.identities
+    }
+
+    /// Plans.
+    ///
+    /// - Parameters:
+    ///   - changes: The batch's changes of the table.
+    ///   - mapping: The table.
+    ///   - known: The remembered rows among ``questions(_:)``, their keys and the table.
+    package init(
+        _ changes: TableChanges, mapping: TableMapping, known: [RowIdentity: Kept],
+    ) {
+        self.changes = changes
+        self.mapping = mapping
+        self.known = known
+        keptNow = Dictionary(
+            changes.kept.map { ($0.identity, $0.state) }, uniquingKeysWith: { $1 })
+        noteRemovals()
+        noteKept { $0.isWide(mapping) }
+        // What a row was before its key went is no return of the key.
+        for row in changes.puts.identities where keptNow[row] == nil { end(row) }
+        resolveSpared()
+        for index in changes.merges.indices where changes.merges[index].isUpsert {
+            resolve(changes.merges[index])
+        }
+        for row in changes.removes.identities + changes.marks.identities { end(row) }
+        noteKept { !$0.isWide(mapping) }
+    }
+
+    private func state(_ row: RowIdentity) -> Kept? {
+        let state = wideNow(row) ?? known[row] ?? wideBefore(row)
+        return state == .ended ? nil : state
+    }
+
+    // How all rows of a key or the table stand since this batch, which replaces what was before.
+    private func wideNow(_ row: RowIdentity) -> Kept? {
+        (mapping.isOneRowPerKey ? nil : keptNow[RowIdentity(key: row.key)])
+            ?? keptNow[RowIdentity(key: [])]
+    }
+
+    private func wideBefore(_ row: RowIdentity) -> Kept? {
+        (mapping.isOneRowPerKey ? nil : known[RowIdentity(key: row.key)])
+            ?? known[RowIdentity(key: [])]
+    }
+
+    private mutating func end(_ row: RowIdentity) {
+        // The name of an empty member stands for the whole key.
+        guard mapping.isOneRowPerKey || !row.member.isEmpty else { return }
+        if wideNow(row) != nil || wideBefore(row) != nil {
+            notes.append(.remember(KeptRow(identity: row, state: .ended)))
+        } else if known[row] != nil {
+            notes.append(.forget(row))
+        }
+    }
+
+    private mutating func noteRemovals() {
+        if changes.wipe != nil { notes.append(.forgetTable) }
+        for key in Set((changes.clears.identities + changes.clearMarks.identities).map(\.key)) {
+            notes.append(.forgetKey(key))
+        }
+    }
+
+    private mutating func resolveSpared() {
+        let rows = changes.spared.identities
+        guard !rows.isEmpty else { return }
+        var replaced: [Int] = []
+        var added = Merge(columns: [0], actions: [.add], isUpsert: true, mapping: mapping)
+        for index in rows.indices {
+            guard let state = state(rows[index]), state != .doubtful else {
+                replaced.append(index)
+                if keptNow[rows[index]] == nil { end(rows[index]) }
+                continue
+            }
+            // All that the key has came back since it was gone; or what was added to it now.
+            let value = changes.spared.values[0]
+            let whole = value.isNull[index] ? 0 : value.integers[index]
+            let isWhole = state == .gone && !changes.sparedIsBroken[index]
+            let delta = isWhole ? whole : changes.sparedAdds[index]
+            remember(rows[index], .back, instead: state)
+            guard delta != 0 else { continue }
+            added.rows.append(changes.spared, index, values: [delta])
+        }
+        guard replaced.count < rows.count else { return changes.mergeSpared() }
+        changes.spared = changes.spared.selecting(replaced)
+        changes.mergeSpared()
+        if added.rows.count > 0 { changes.merges.append(added) }
+    }
+
+    private mutating func resolve(_ merge: Merge) {
+        // A deadline says nothing of the value.
+        let isOnlyAdds = zip(merge.columns, merge.actions).allSatisfy {
+            $1 == .add || $0 == mapping.deadline
+        }
+        var all: [Int] = []
+        var others: [Int] = []
+        for (index, row) in merge.rows.identities.enumerated() {
+            switch state(row) {
+            case .doubtful:
+                all.append(index)
+                if keptNow[row] == nil { end(row) }
+            case .gone where isOnlyAdds:
+                others.append(index)
+                remember(row, .back, instead: .gone)
+            case .gone:
+                all.append(index)
+                if keptNow[row] == nil { end(row) }
+            case .back, .ended, nil: break
+            }
+        }
+        reset(merge, all, mapping.values.indices.map { $0 })
+        reset(
+            merge, others,
+            mapping.values.indices.filter {
+                !merge.columns.contains($0) && !mapping.values[$0].type.isTotal
+            })
+    }
+
+    private mutating func remember(_ row: RowIdentity, _ state: Kept, instead old: Kept) {
+        guard keptNow[row] == nil, state != old,
+            mapping.isOneRowPerKey || !row.member.isEmpty
+        else { return }
+        notes.append(.remember(KeptRow(identity: row, state: state)))
+    }
+
+    private mutating func reset(_ merge: Merge, _ rows: [Int], _ columns: [Int]) {
+        guard !rows.isEmpty, !columns.isEmpty else { return }
+        var reset = Merge(
+            columns: columns, actions: columns.map { _ in .set }, isUpsert: false, mapping: mapping)
+        reset.rows.identities = rows.map { merge.rows.identities[$0] }
+        reset.rows.key = merge.rows.key.map { $0.selecting(rows) }
+        for index in reset.rows.values.indices {
+            for _ in rows { reset.rows.values[index].appendNull() }
+        }
+        resets.append(reset)
+    }
+
+    // The widest first: they replace what was remembered of single rows.
+    private mutating func noteKept(_ isMeant: (KeptRow) -> Bool) {
+        let rows = changes.kept.filter(isMeant)
+        for row in rows where row.identity.key.isEmpty { notes += [.forgetTable, .remember(row)] }
+        for row in rows where !row.identity.key.isEmpty {
+            if row.isWide(mapping) { notes.append(.forgetKey(row.identity.key)) }
+            notes.append(.remember(row))
+        }
+    }
+}
+
+extension KeptRow {
+    /// Whether it stands for all rows of a key or of the table.
+    fileprivate func isWide(_ mapping: TableMapping) -> Bool {
+        identity.key.isEmpty || identity.member.isEmpty && !mapping.isOneRowPerKey
+    }
+}
+
+extension TableChanges {
+    /// Writes the spared rows as all others.
+    fileprivate mutating func mergeSpared() {
+        for index in spared.identities.indices { puts.append(spared, index) }
+        spared = spared.selecting([])
+        sparedAdds = []
+        sparedIsBroken = []
+    }
+}
+
+extension RowSet {
+    fileprivate mutating func append(_ other: RowSet, _ row: Int, values: [Int64]? = nil) {
+        identities.append(other.identities[row])
+        for index in key.indices { key[index].append(other.key[index], row) }
+        for index in self.values.indices {
+            if let values {
+                self.values[index].append(integer: values[index])
+            } else {
+                self.values[index].append(other.values[index], row)
+            }
+        }
+    }
+}

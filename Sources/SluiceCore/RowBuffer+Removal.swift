@@ -1,0 +1,303 @@
+/// How a row stands that outlived its key.
+public enum Kept: UInt8, Hashable, Sendable {
+    /// Its key is gone. When it comes back, an add goes on top of the row; anything else replaces it.
+    case gone = 1
+    /// Its key came back, by adds: the row has more than Redis has.
+    case back = 2
+    /// Nobody knows why its key went. When it comes back, whatever comes replaces the row.
+    case doubtful = 3
+    /// It ended for this row, though it goes on for the rest of its key or table.
+    case ended = 4
+}
+
+extension RowBuffer {
+    /// Removes a row as its table's policy says.
+    ///
+    /// - Parameter cause: Why it went, or nil when nobody knows: then the row stays.
+    mutating func remove(_ table: Int, _ row: Int, _ cause: RemovalCause?) {
+        switch cause.map({ tables[table].mapping.removal[$0] }) {
+        case .delete: delete(table, row)
+        case .keep: keep(table, row, .gone)
+        case .mark:
+            keep(table, row, nil)
+            tables[table].rows[row].flags.insert(.marked)
+            touch(table, row)
+        case nil:
+            doubtful += 1
+            keep(table, row, .doubtful)
+        }
+    }
+
+    /// Deletes a row.
+    mutating func delete(_ table: Int, _ row: Int) {
+        leaveOpaque(table, row)
+        tables[table].fill(row, with: .null)
+        tables[table].rows[row].shape = .absent
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+        tables[table].rows[row].misfit = nil
+        tables[table].forgetKept(row)
+        touch(table, row)
+    }
+
+    /// Leaves a row in the database although its key is gone; what it was before is still written.
+    ///
+    /// - Parameter kept: How it is remembered there; nil when its mark says it.
+    mutating func keep(_ table: Int, _ row: Int, _ kept: Kept?) {
+        saveBeforeGone(table, row)
+        tables[table].rows[row].flags.insert(.gone)
+        if let kept {
+            tables[table].kept[Int32(row)] = kept
+            touch(table, row)
+        }
+    }
+
+    // What is known of a row that was to be read and can't be any more.
+    private mutating func saveBeforeGone(_ table: Int, _ row: Int) {
+        let shape = tables[table].rows[row].shape
+        guard shape == .opaque || shape == .missing else { return }
+        leaveOpaque(table, row)
+        tables[table].rows[row].shape = .untouched
+        if tables[table].rows[row].flags.contains(.spared) {
+            // Only adds, or nothing but a baseline, had made it opaque.
+            tables[table].rows[row].flags.remove(.spared)
+            let delta = tables[table].spared.removeValue(forKey: Int32(row))?.delta ?? 0
+            guard delta != 0 else { return }
+            tables[table].rows[row].shape = .merge
+            tables[table].set(row, 0, .add(delta))
+        } else {
+            vanished += 1
+            tables[table].rows[row].misfit = Misfit(
+                .vanished, "the key went before its last state could be read"
+            )
+        }
+        touch(table, row)
+    }
+
+    /// The key of a row that outlived it comes back.
+    mutating func comeBack(_ table: Int, _ row: Int, isAdd: Bool) {
+        let shape = tables[table].rows[row].shape
+        guard isAdd, tables[table].kept[Int32(row)] == .gone, shape != .absent,
+            tables[table].rows[row].misfit == nil
+        else {
+            return beginPut(table, row)
+        }
+        tables[table].rows[row].flags.remove(.gone)
+        tables[table].kept[Int32(row)] = .back
+        // What Redis has now are only adds: a total goes on, other columns start afresh.
+        for (column, value) in tables[table].mapping.values.enumerated() where !value.type.isTotal {
+            tables[table].set(row, column, .null)
+        }
+        if shape == .untouched || shape == .update {
+            tables[table].rows[row].shape = .merge
+        }
+        touch(table, row)
+    }
+
+    /// Notes that a row is read only for what was added to it, or for a baseline: if it outlived its
+    /// key, what is read does not replace it.
+    mutating func spare(_ table: Int, _ row: Int) {
+        let mapping = tables[table].mapping
+        guard mapping.type == .string, mapping.canKeep, mapping.values[0].type == .integer else {
+            return
+        }
+        tables[table].rows[row].flags.insert(.spared)
+    }
+
+    /// Notes that a row has changed otherwise: what is read replaces it.
+    @inline(__always)
+    mutating func unspare(_ table: Int, _ row: Int) {
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].rows[row].flags.remove(.spared)
+        tables[table].spared[Int32(row)] = nil
+    }
+
+    /// Counts an add of a row whose value is not known, in case the row outlived its key.
+    mutating func noteSpared(_ table: Int, _ row: Int, _ delta: Int64) {
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].delta &+= delta
+    }
+
+    /// Notes that the key of a row that was read later went, and that the row stays.
+    mutating func breakSpared(_ table: Int, _ row: Int) {
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].isBroken = true
+    }
+
+    /// Removes all rows of a key as its table's policy says, but for those that were read at a
+    /// later offset than the removal's.
+    mutating func clear(_ table: Int, _ key: Int, at offset: Int64, _ cause: RemovalCause?) {
+        leaveOpaque(table, key: key)
+        let policy = cause.map { tables[table].mapping.removal[$0] }
+        switch policy {
+        case .keep, nil:
+            let kept: Kept = policy == nil ? .doubtful : .gone
+            if policy == nil { doubtful += 1 }
+            tables[table].keptKeys[Int32(key)] = kept
+            touchKey(table, key)
+            forEachRow(table, key) { buffer, row in
+                let state = buffer.tables[table].rows[row]
+                guard offset > state.readOffset || state.shape == .missing else {
+                    return buffer.sparedNewer(table, row)
+                }
+                buffer.keepWithKey(table, row, kept)
+            }
+        case .delete, .mark:
+            dropRows(table, key, at: offset)
+            tables[table].keptKeys[Int32(key)] = nil
+            tables[table].keys[key].flags.insert(.cleared)
+            if policy == .delete {
+                tables[table].keys[key].flags.remove(.marking)
+            } else {
+                tables[table].keys[key].flags.insert(.marking)
+            }
+            touchKey(table, key)
+        }
+    }
+
+    /// Leaves a row in the database with all others of its key or table.
+    private mutating func keepWithKey(_ table: Int, _ row: Int, _ kept: Kept) {
+        let isDirty = tables[table].rows[row].flags.contains(.dirty)
+        let shape = tables[table].rows[row].shape
+        if isDirty || shape == .opaque || shape == .missing {
+            return keep(table, row, kept)
+        }
+        guard shape != .absent else { return }
+        tables[table].fill(row, with: .unchanged)
+        tables[table].rows[row].shape = .untouched
+    }
+
+    /// Notes that all keys are gone, but for those that were read later.
+    mutating func flushed(at offset: Int64) {
+        for table in tables.indices {
+            switch tables[table].mapping.removal.onFlush {
+            case .keep: keepAll(table, at: offset)
+            case .delete, .mark: wipe(table, at: offset)
+            }
+        }
+    }
+
+    private mutating func keepAll(_ table: Int, at offset: Int64) {
+        tables[table].keptTable = .gone
+        for key in tables[table].keys.indices
+        where !tables[table].keys[key].flags.contains(.free) {
+            let state = tables[table].keys[key]
+            let isOlder = offset > state.readOffset || state.flags.contains(.missing)
+            if isOlder { leaveOpaque(table, key: key) }
+            forEachRow(table, key) { buffer, row in
+                let state = buffer.tables[table].rows[row]
+                let isRowOlder = offset > state.readOffset || state.shape == .missing
+                if isOlder, isRowOlder {
+                    buffer.keepWithKey(table, row, .gone)
+                } else {
+                    buffer.sparedNewer(table, row)
+                }
+            }
+        }
+    }
+
+    // A row that was read after all of its key or table went is of a key that came back.
+    private mutating func sparedNewer(_ table: Int, _ row: Int) {
+        if tables[table].rows[row].flags.contains(.spared) { return breakSpared(table, row) }
+        let shape = tables[table].rows[row].shape
+        guard shape == .value || shape == .untouched || shape == .merge,
+            !tables[table].rows[row].flags.contains(.setAside),
+            tables[table].kept[Int32(row)] == nil
+        else { return }
+        tables[table].kept[Int32(row)] = .ended
+        touch(table, row)
+    }
+
+    private mutating func wipe(_ table: Int, at offset: Int64) {
+        tables[table].isWiped = true
+        tables[table].keptTable = nil
+        for key in tables[table].keys.indices
+        where !tables[table].keys[key].flags.contains(.free) {
+            guard offset > tables[table].keys[key].readOffset else {
+                forEachRow(table, key) { buffer, row in buffer.rewrite(table, row) }
+                continue
+            }
+            leaveOpaque(table, key: key)
+            tables[table].keptKeys[Int32(key)] = nil
+            dropRows(table, key, at: offset)
+        }
+    }
+
+    // A row that was read after all rows went is written once more, or read if it is not known.
+    private mutating func rewrite(_ table: Int, _ row: Int) {
+        guard !tables[table].rows[row].flags.contains(.setAside) else { return }
+        switch tables[table].rows[row].shape {
+        case .value: touch(table, row)
+        case .untouched, .merge, .update: makeOpaque(table, row)
+        case .absent, .opaque, .missing: break
+        }
+    }
+
+    /// Rows and keys that were found missing went by a change that emptied them, once the stream is
+    /// past the place where a removal of theirs would stand.
+    mutating func resolveMissing(processed: Int64) {
+        guard !missing.isEmpty, processed >= missingUntil else { return }
+        let items = missing
+        missing = []
+        for item in items { resolveMissing(item) }
+    }
+
+    private mutating func resolveMissing(_ item: Opaque) {
+        if let row = item.row {
+            guard tables[item.table].rows[row].shape == .missing,
+                Int(tables[item.table].rows[row].key) == item.key
+            else { return }
+            remove(item.table, row, .deleted)
+        } else if tables[item.table].keys[item.key].flags.contains(.missing) {
+            let offset = tables[item.table].keys[item.key].readOffset
+            clear(item.table, item.key, at: offset, .deleted)
+        }
+    }
+
+    /// Whether a change of a member at an offset concerns the key. If the key was found missing
+    /// before that and no removal came, a change had emptied it.
+    @inline(__always)
+    mutating func begin(_ table: Int, key: Int, at offset: Int64) -> Bool {
+        guard isCurrent(table, key: key, at: offset) else { return false }
+        if tables[table].keys[key].flags.contains(.missing) {
+            resolveMissing(Opaque(table: table, key: key, row: nil))
+        }
+        return true
+    }
+
+    // MARK: Many rows
+
+    /// Visits the rows of a key; the visitor may free the row that it is given.
+    mutating func forEachRow(
+        _ table: Int, _ key: Int, _ visit: (inout RowBuffer, Int) -> Void,
+    ) {
+        var row = Int(tables[table].keys[key].first)
+        while row >= 0 {
+            let next = Int(tables[table].rows[row].next)
+            visit(&self, row)
+            row = next
+        }
+    }
+
+    /// Forgets the rows of a key that all go or will be read; those with a dead letter become absent.
+    mutating func dropRows(_ table: Int, _ key: Int, at offset: Int64) {
+        forEachRow(table, key) { buffer, row in
+            let shape = buffer.tables[table].rows[row].shape
+            guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
+                // It was written already or will be, and the clear must not take it.
+                return buffer.rewrite(table, row)
+            }
+            buffer.leaveOpaque(table, row)
+            buffer.tables[table].rows[row].shape = .absent
+            buffer.tables[table].fill(row, with: .null)
+            buffer.tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+            buffer.tables[table].rows[row].misfit = nil
+            buffer.tables[table].forgetKept(row)
+            if buffer.tables[table].rows[row].flags.contains(.setAside) {
+                buffer.touch(table, row)
+            } else {
+                // The clear takes it; a row with nothing to write is skipped at the cut.
+                buffer.tables[table].rows[row].flags.remove(.dirty)
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+import SluiceCore
+
+extension SinkConformance {
+    /// What a sink must do with rows that outlive their keys.
+    func keptFailures(
+        _ sink: any Sink, _ writer: inout BatchWriter,
+    ) async throws -> [String] {
+        var failures: [String] = []
+        func expect(_ holds: Bool, _ sentence: String) {
+            if !holds { failures.append(sentence) }
+        }
+        func counter(_ id: String) throws -> [String] {
+            try values("value", "conform_counters", "WHERE id = '\(id)'")
+        }
+        func kept(_ id: String) throws -> [String] {
+            try query("SELECT n, t FROM conform_kept WHERE id = '\(id)'")
+                .first?.map { $0 ?? "null" } ?? []
+        }
+        func scores() throws -> [Double?] {
+            try values("score", "conform_scores", "WHERE id = 'k' ORDER BY member").map(Double.init)
+        }
+        var batch = writer.batch { machine in
+            machine.send("INCRBY", "c:k", "100")
+            machine.send("SET", "c:d", "50")
+            machine.send("HSET", "k:a", "n", "5", "t", "x")
+            machine.send("HSET", "k:b", "n", "5", "t", "x")
+            machine.send("ZADD", "z:k", "5", "m", "6", "n")
+            machine.send("SADD", "w:a", "x")
+        }
+        _ = try await sink.apply(batch)
+        batch = writer.batch { machine in
+            machine.send(["DEL", "c:k"], .expired)
+            machine.send(["DEL", "c:d"], nil)
+            machine.send(["DEL", "k:a"], .evicted)
+            machine.send(["DEL", "k:b"], .expired)
+            machine.send(["DEL", "z:k"], .expired)
+            machine.send(["DEL", "w:a"], .expired)
+        }
+        _ = try await sink.apply(batch)
+        expect(try counter("k") == ["100"], "an expired row is kept")
+        expect(try counter("d") == ["50"], "a row that went nobody knows why is kept")
+        expect(try kept("a") == ["5", "x"], "an evicted row is kept")
+        expect(try scores() == [5, 6], "the rows of an expired key are kept")
+        expect(
+            try values("member", "conform_wiped").isEmpty, "a policy may delete what expired")
+
+        batch = writer.batch { machine in
+            machine.send("INCRBY", "c:k", "5")
+            machine.send("INCRBY", "c:d", "3")
+            machine.send("HSET", "k:a", "t", "y")
+            machine.send("HINCRBY", "k:b", "n", "2")
+            machine.send("ZINCRBY", "z:k", "2", "m")
+        }
+        _ = try await sink.apply(batch)
+        expect(try counter("k") == ["105"], "an add goes on top of a kept row")
+        expect(try counter("d") == ["3"], "a row kept in doubt starts afresh")
+        expect(try kept("a") == ["null", "y"], "a patch sets the other columns to null")
+        expect(try kept("b") == ["7", "null"], "an add leaves totals, and nothing else")
+        expect(try scores() == [7, 6], "an add goes on top of a kept member")
+
+        batch = writer.batch { machine in
+            machine.send("INCRBY", "c:k", "1")
+            machine.send("HINCRBY", "k:a", "n", "4")
+            machine.send("HSET", "k:b", "t", "z")
+        }
+        _ = try await sink.apply(batch)
+        expect(try counter("k") == ["106"], "… and so does the next")
+        expect(try kept("a") == ["4", "y"], "a row that came back changes as any other")
+        expect(try kept("b") == ["7", "z"], "a total goes on beside a patch")
+
+        batch = writer.batch { machine in machine.send("SET", "c:k", "7") }
+        _ = try await sink.apply(batch)
+        batch = writer.batch { machine in
+            machine.send("INCR", "c:k")
+            machine.send("SADD", "w:a", "x")
+        }
+        _ = try await sink.apply(batch)
+        expect(try counter("k") == ["8"], "a put ends it")
+
+        batch = writer.batch { machine in
+            machine.send("FLUSHDB")
+            machine.send("SADD", "w:a", "y")
+            machine.send("ZADD", "z:k", "1", "m")
+        }
+        _ = try await sink.apply(batch)
+        expect(try counter("k") == ["8"], "a flush keeps rows")
+        expect(
+            try values("member", "conform_wiped") == ["y"], "a policy may delete what was flushed")
+        batch = writer.batch { machine in
+            machine.send("INCR", "c:k")
+            machine.send("ZINCRBY", "z:k", "3", "m")
+            machine.send("HSET", "k:b", "t", "q")
+        }
+        _ = try await sink.apply(batch)
+        expect(try counter("k") == ["9"], "an add goes on top of a row that outlived a flush")
+        expect(try scores() == [4, 6], "a member put after a flush is as Redis has it")
+        expect(try kept("b") == ["null", "q"], "a patch after a flush starts afresh")
+
+        batch = writer.batch { machine in machine.send("DEL", "z:k") }
+        _ = try await sink.apply(batch)
+        expect(try scores().isEmpty, "what the application removes goes, kept or not")
+        return failures
+    }
+}

@@ -1,0 +1,146 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+@Suite("Why keys go", .serialized)
+struct CauseTests {
+    static let tables = """
+        tables:
+          counters:
+            keys: "c:<id>"
+            string: { value: integer }
+          sessions:
+            keys: "h:<id>"
+            hash: { user: integer }
+            rest: extra
+            expires_at: expires_at
+          scores:
+            keys: "z:<id>"
+            sorted_set: { member: player, score: points }
+        """
+
+    @Test(
+        "rows of expired and evicted keys stay, those that the application removed go",
+        arguments: DatabaseKind.allCases)
+    func mixed(kind: DatabaseKind) async throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        print("seed \(seed)")
+        var random = SplitMix64(seed: seed)
+        let bench = try await Bench(
+            kind, tables: Self.tables, redisOptions: ["--maxmemory-policy", "allkeys-random"])
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        // Once the stream flows, so that causes are asked for while it is short.
+        try await client.send("SET", "other", "v")
+        try bench.flush()
+        var traffic = CauseTraffic(client: client)
+        for step in 0..<3_000 {
+            try await traffic.step(&random)
+            if step % 1_000 == 500 { try await Self.evict(client) }
+        }
+        try await Task.sleep(for: .milliseconds(300))
+        try bench.flush()
+        let wrong = try Self.wrongRows(bench, traffic)
+        #expect(wrong.isEmpty, "seed \(seed): \(wrong.prefix(5)) \(bench.sluice.log)")
+        #expect(await bench.counter("doubtful") == 0)
+        #expect(await bench.counter("reads") == 0)
+        let evicted = try await client.send("INFO", "stats").first ?? nil
+        #expect(evicted?.contains("evicted_keys:0\r") == false, "nothing was evicted")
+    }
+
+    @Test("while nobody can say why a key went, its row stays")
+    func doubt() async throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        print("seed \(seed)")
+        var random = SplitMix64(seed: seed)
+        let bench = try await Bench(.sqlite, tables: Self.tables)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        var traffic = CauseTraffic(client: client)
+        for step in 0..<2_000 {
+            try await traffic.step(&random)
+            if step % 400 == 100 { try await client.send("CLIENT", "KILL", "TYPE", "pubsub") }
+            if step % 400 == 300 {
+                try await client.send("CONFIG", "SET", "notify-keyspace-events", "")
+            }
+        }
+        try await Task.sleep(for: .milliseconds(300))
+        try bench.flush()
+        let wrong = try Self.wrongRows(bench, traffic).filter { $0.hasSuffix("is missing") }
+        #expect(wrong.isEmpty, "seed \(seed): \(wrong.prefix(5))")
+        #expect(await bench.counter("doubtful") > 0)
+    }
+
+    @Test("a counter's total survives its expiry, and a flush")
+    func totals() async throws {
+        let bench = try await Bench(.sqlite, tables: Self.tables)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        for _ in 0..<5 {
+            try await client.send("INCRBY", "c:a", "7")
+            try await client.send("PEXPIRE", "c:a", "20")
+            try await Task.sleep(for: .milliseconds(150))
+        }
+        try await client.send("INCRBY", "c:a", "7")
+        try await client.send("FLUSHALL")
+        try await client.send("INCRBY", "c:a", "1")
+        try bench.flush()
+        #expect(try bench.number("SELECT value FROM counters WHERE id = 'a'") == 43)
+    }
+
+    private static func evict(_ client: RedisClient) async throws {
+        let info = try await client.send("INFO", "memory").first ?? nil
+        let used = (info ?? "").split(whereSeparator: \.isNewline)
+            .first { $0.hasPrefix("used_memory:") }?.split(separator: ":").last.flatMap { Int($0) }
+        try await client.send("CONFIG", "SET", "maxmemory", "\((used ?? 0) - 20_000)")
+        for index in 0..<50 { try await client.send("SET", "other:\(index)", "v") }
+        try await client.send("CONFIG", "SET", "maxmemory", "0")
+    }
+
+    private static func wrongRows(_ bench: Bench, _ traffic: CauseTraffic) throws -> [String] {
+        var present: Set<String> = []
+        for (table, prefix) in [("counters", "c:"), ("sessions", "h:"), ("scores", "z:")] {
+            for row in try bench.query("SELECT id FROM \(table)") {
+                present.insert(prefix + (row[0] ?? ""))
+            }
+        }
+        return traffic.isRemoved.compactMap { key, isRemoved in
+            if isRemoved == present.contains(key) {
+                return isRemoved ? "\(key) is still there" : "\(key) is missing"
+            }
+            return nil
+        }
+    }
+}
+
+/// Writes, removes and lets expire, and knows of each key whether the application removed it last.
+struct CauseTraffic {
+    let client: RedisClient
+    private(set) var isRemoved: [String: Bool] = [:]
+
+    init(client: RedisClient) {
+        self.client = client
+    }
+
+    mutating func step(_ random: inout SplitMix64) async throws {
+        let key = "\(["c", "h", "z"][random.pick(0..<3)]):\(random.pick(0..<60))"
+        switch random.pick(0..<10) {
+        case 0, 1:
+            let command = ["DEL", "UNLINK"][random.pick(0..<2)]
+            if try await client.send(command, key) == ["1"] { isRemoved[key] = true }
+        case 2, 3: try await client.send("PEXPIRE", key, "\(random.pick(1..<30))")
+        case 4: try await client.send("TTL", key)
+        default: try await write(key, &random)
+        }
+    }
+
+    private mutating func write(_ key: String, _ random: inout SplitMix64) async throws {
+        let number = "\(random.pick(1..<9))"
+        switch key.first {
+        case "c": try await client.send("INCRBY", key, number)
+        case "h": try await client.send("HSET", key, "user", number)
+        default: try await client.send("ZADD", key, number, "m" + number)
+        }
+        isRemoved[key] = false
+    }
+}
