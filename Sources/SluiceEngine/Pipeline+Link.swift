@@ -85,11 +85,11 @@ extension Pipeline {
 
     /// Notes where key events begin to be complete. Asked only now, because the first replica of a
     /// server begins a history.
-    private func hear(_ events: KeyEvents) {
-        Task {
-            guard let answer = try? await events.barrier(), events === keyEvents else { return }
-            machine?.causesHeard(from: answer.offset, history: answer.history)
-        }
+    func hear() async {
+        guard let events = keyEvents, let answer = try? await events.barrier(),
+            events === keyEvents
+        else { return }
+        machine?.causesHeard(from: answer.offset, history: answer.history)
     }
 
     /// Lets go of the connections; what was processed stays.
@@ -130,7 +130,7 @@ extension Pipeline {
         streamingSince = now
         hasReceived = false
         state = .streaming
-        if let keyEvents { hear(keyEvents) }
+        isHearingWanted = isListening
         sendAcknowledgement(isWanted: true)
         doorbell.ring()
     }

@@ -30,6 +30,7 @@ public actor Pipeline: Service {
     var keyEvents: KeyEvents?
     /// Whether key events are listened to, and whether the server publishes them.
     var isListening = false
+    var isHearingWanted = false
     var hasKeyEvents = true
     let configuresRedis: Bool
     var info: ServerInfo?
@@ -189,6 +190,10 @@ public actor Pipeline: Service {
         while true {
             try Task.checkCancellation()
             if let error = failure { throw error }
+            if isHearingWanted {
+                isHearingWanted = false
+                group.addTask { await self.hear() }
+            }
             guard let action = machine?.next(now: now) else { return }
             switch action {
             case .commit(let batch): group.addTask { await self.commit(batch) }

@@ -1,4 +1,3 @@
-internal import Foundation
 package import NIOCore
 internal import RESPWire
 package import SluiceCore
