@@ -20,6 +20,7 @@ demo:
 
 test:
 	@scripts/install-dependencies tests
+	@scripts/install-servers
 	@echo "Building Sluice and its tests (5 to 10 minutes the first time) …"
 	@scripts/with-hint "does 'swift --version' print 6.2 or later?" $(BUILD) --build-tests
 	@echo "Testing (about 5 minutes) …"

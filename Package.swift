@@ -125,6 +125,7 @@ let package = Package(
                 "SluiceConfiguration", "SluiceCore", "SluicePostgres", "SluiceSQLite",
                 "SluiceTesting",
             ],
+            resources: [.copy("Resources")],
         ),
         .testTarget(name: "CommandTests", dependencies: ["SluiceTesting"]),
         .testTarget(name: "TidyTests"),

@@ -10,7 +10,14 @@ struct SchemaCommand: AsyncParsableCommand {
     @OptionGroup var options: CommonOptions
     @Flag(help: "Make the tables that are missing.") var apply = false
 
+    @Flag(help: "Print a configuration that mirrors a whole database, and nothing else.")
+    var mirror = false
+
     func run() async throws {
+        if mirror {
+            print(Mirror.text, terminator: "")
+            return
+        }
         let configuration = try options.load()
         guard apply else {
             print(Self.text(configuration))

@@ -64,11 +64,12 @@ final class Bench: @unchecked Sendable {
 
     init(
         _ kind: DatabaseKind, tables: String = Bench.tables, redisOptions: [String] = [],
-        interval: String = "100ms",
+        interval: String = "100ms", server: ServerKind = ServerKind.supported[0],
     ) async throws {
         self.kind = kind
         folder = try TemporaryFolder("sluice-test")
-        redis = try await RedisServer(in: folder.url, options: redisOptions)
+        redis = try await RedisServer(
+            in: folder.url, program: [server.program], options: redisOptions)
         postgres = kind == .postgres ? try await PostgresServer(in: folder.url) : nil
         let database = folder.url.appending(path: "test.db").path
         let yaml = """
