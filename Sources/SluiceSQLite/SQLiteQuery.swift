@@ -21,6 +21,15 @@ package final class SQLiteQuery: Sendable {
         }
     }
 
+    /// Changes a file beside whoever writes it; for tests.
+    package static func change(path: String, _ sql: String) throws {
+        var configuration = Configuration()
+        configuration.busyMode = .timeout(5)
+        try DatabaseQueue(path: path, configuration: configuration).write { database in
+            try database.execute(sql: sql)
+        }
+    }
+
     private static func text(_ value: DatabaseValue) -> String? {
         switch value.storage {
         case .int64(let number): "\(number)"

@@ -11,13 +11,33 @@ public struct RowComparison {
     public struct Outcome: Sendable {
         /// The rows that were compared.
         public var compared = 0
-        /// What differs, as sentences.
-        public var differences: [String] = []
+        /// What differs.
+        public var differences: [Difference] = []
     }
 
-    private let mappings: [TableMapping]
-    private let isPostgres: Bool
-    private let query: (String) throws -> [[String?]]
+    /// A row that differs.
+    public struct Difference: Hashable, Sendable, CustomStringConvertible {
+        /// The table.
+        public let table: String
+        /// The primary key's columns as texts.
+        public let row: [String]
+        /// What Redis has, or nil when it has no such row.
+        public let expected: [String]?
+        /// What the database has, or nil when it has no such row.
+        public let found: [String]?
+
+        /// The difference as a sentence.
+        public var description: String {
+            let name = "\(table) \(row.joined(separator: " "))"
+            guard let expected else { return "\(name): extra, not in Redis" }
+            guard let found else { return "\(name): missing, expected \(expected)" }
+            return "\(name): different, expected \(expected), found \(found)"
+        }
+    }
+
+    let mappings: [TableMapping]
+    let isPostgres: Bool
+    let query: (String) throws -> [[String?]]
 
     /// Creates a comparison.
     ///
@@ -43,13 +63,15 @@ public struct RowComparison {
                 outcome.compared += 1
                 if actual[row] != values {
                     outcome.differences.append(
-                        "\(mapping.name) \(row): expected \(values), found \(actual[row] ?? ["-"])")
+                        Difference(
+                            table: mapping.name, row: row, expected: values, found: actual[row]))
                 }
             }
             // Append-only tables keep what is gone from Redis.
             for row in actual.keys where expected[row] == nil && mapping.type != .stream {
                 outcome.compared += 1
-                outcome.differences.append("\(mapping.name) \(row): not in Redis")
+                outcome.differences.append(
+                    Difference(table: mapping.name, row: row, expected: nil, found: actual[row]))
             }
         }
         return outcome
@@ -57,14 +79,20 @@ public struct RowComparison {
 
     // MARK: The database
 
-    private func stored(_ mapping: TableMapping) throws -> [[String]: [String]] {
+    /// The rows of a table, or of one key of it.
+    func stored(_ mapping: TableMapping, keyParts: [String]? = nil) throws -> [[String]: [String]] {
         let key = mapping.primaryKey.map { Dialect.quote($0.name) }
         let values = mapping.values.map(expression)
         let sql =
             "SELECT \((key + values).joined(separator: ", ")) FROM "
             + Dialect.quote(mapping.name)
         var rows: [[String]: [String]] = [:]
-        for row in try query(sql) {
+        let conditions = zip(mapping.keys.columns, keyParts ?? []).map { column, part in
+            let text = "'" + part.replacing("'", with: "''") + "'"
+            return "\(Dialect.quote(column.name)) = \(column.type == .integer ? part : text)"
+        }
+        let filter = conditions.isEmpty ? "" : " WHERE " + conditions.joined(separator: " AND ")
+        for row in try query(sql + filter) {
             let texts = row.map { $0 ?? "null" }
             let values = zip(texts.dropFirst(key.count), mapping.values).map(normal)
             rows[Array(texts.prefix(key.count))] = values
@@ -106,16 +134,29 @@ public struct RowComparison {
     ) async throws -> [[String]: [String]] {
         var rows: [[String]: [String]] = [:]
         let glob = String(decoding: mapping.keys.glob, as: UTF8.self)
-        let keys = try await redis.send("KEYS", glob).compactMap { $0 }
-        for key in keys {
-            let bytes = Array(key.utf8)
-            guard let ranges = mapping.keys.split(bytes.span) else { continue }
-            // A key of another type is another table's, or set aside.
-            guard try await redis.send("TYPE", key) == [mapping.type.serverName] else { continue }
-            let parts = ranges.map { String(decoding: bytes[$0], as: UTF8.self) }
-            for (member, values) in try await values(mapping, key, redis) {
-                rows[parts + (member.map { [$0] } ?? [])] = values
+        var cursor = "0"
+        repeat {
+            var found = try await redis.send("SCAN", cursor, "MATCH", glob, "COUNT", "500")
+            cursor = found.removeFirst() ?? "0"
+            for key in found.compactMap({ $0 }) {
+                rows.merge(try await expected(mapping, key: key, redis)) { $1 }
             }
+        } while cursor != "0"
+        return rows
+    }
+
+    /// The rows that a key of Redis means.
+    func expected(
+        _ mapping: TableMapping, key: String, _ redis: RedisClient,
+    ) async throws -> [[String]: [String]] {
+        let bytes = Array(key.utf8)
+        guard let ranges = mapping.keys.split(bytes.span) else { return [:] }
+        // A key of another type is another table's, or set aside.
+        guard try await redis.send("TYPE", key) == [mapping.type.serverName] else { return [:] }
+        let parts = ranges.map { String(decoding: bytes[$0], as: UTF8.self) }
+        var rows: [[String]: [String]] = [:]
+        for (member, values) in try await values(mapping, key, redis) {
+            rows[parts + (member.map { [$0] } ?? [])] = values
         }
         return rows
     }

@@ -43,6 +43,11 @@ struct StatusCommand: AsyncParsableCommand {
         if status.counters.looseRows > 0 {
             lines.append("loose         \(status.counters.looseRows) rows")
         }
+        if status.counters.doubtful > 0 {
+            lines.append(
+                "doubtful      \(status.counters.doubtful) rows and keys went nobody knows why; "
+                    + "the rows stay")
+        }
         if status.counters.missing > 0 {
             lines.append("without key   \(status.counters.missing) rows, which stay")
         }

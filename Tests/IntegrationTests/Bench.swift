@@ -118,6 +118,11 @@ final class Bench: @unchecked Sendable {
         return try SQLiteQuery(path: path).rows(sql)
     }
 
+    /// Changes the SQLite file behind Sluice's back.
+    func tamper(_ sql: String) throws {
+        try SQLiteQuery.change(path: path, sql)
+    }
+
     func number(_ sql: String) throws -> Int? {
         try query(sql).first?.first?.flatMap { Int($0) }
     }

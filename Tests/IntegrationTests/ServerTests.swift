@@ -137,11 +137,11 @@ struct ServerTests {
         for text in texts { #expect(bench.sluice.log.contains(text), "\(bench.sluice.log)") }
     }
 
-    private static func words(_ line: String) -> [String] {
+    static func words(_ line: String) -> [String] {
         line.split(separator: " ").map { $0 == "\"\"" ? "" : String($0) }
     }
 
-    private static func cases() throws -> [String] {
+    static func cases() throws -> [String] {
         guard
             let file = Bundle.module.url(
                 forResource: "commands", withExtension: "txt", subdirectory: "Resources")

@@ -1,0 +1,100 @@
+import ArgumentParser
+import Foundation
+import SluiceConfiguration
+import SluiceCore
+import SluicePostgres
+import SluiceSQLite
+import SluiceTesting
+
+struct VerifyCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "verify", abstract: "Compare the database's rows with Redis.",
+        discussion: """
+            The application may go on writing: a row that differs is looked at again until it was \
+            the same in Redis while everything was committed. Needs the running instance. Reads \
+            whole tables into memory. Exits with 65 when rows differ.
+            """)
+
+    @OptionGroup var options: CommonOptions
+    @Option(help: "Only this table; may be given more than once.") var table: [String] = []
+    @Flag(help: "Print JSON.") var json = false
+
+    func run() async throws {
+        let configuration = try options.load()
+        let names = Set(configuration.tables.map(\.name))
+        if let unknown = table.first(where: { !names.contains($0) }) {
+            Terminal.complain(
+                "the configuration has no table \(unknown)",
+                hint: "tables: \(names.sorted().joined(separator: ", "))")
+            throw Sysexits.configuration
+        }
+        let mappings = configuration.tables.filter { table.isEmpty || table.contains($0.name) }
+        let client = try await connect(configuration)
+        defer { client.close() }
+        let admin = AdminClient(configuration: configuration)
+        try await flush(admin)
+        let comparison = try comparison(configuration, mappings)
+        let outcome = try await LiveComparison(comparison, source: configuration.name) {
+            try await flush(admin)
+        }.run(client)
+        try report(outcome)
+    }
+
+    private func connect(_ configuration: Configuration) async throws -> RedisClient {
+        do {
+            return try await RedisClient(to: configuration.endpoint())
+        } catch {
+            Terminal.complain("\(error)")
+            throw Sysexits.unavailable
+        }
+    }
+
+    private func comparison(
+        _ configuration: Configuration, _ mappings: [TableMapping],
+    ) throws -> RowComparison {
+        switch configuration.database {
+        case .sqlite(let path):
+            let query = try SQLiteQuery(path: path)
+            return RowComparison(mappings: mappings, isPostgres: false) { try query.rows($0) }
+        case .postgres(let url):
+            let query = try PostgresQuery(url: url)
+            return RowComparison(mappings: mappings, isPostgres: true) { try query.rows($0) }
+        }
+    }
+
+    private func flush(_ admin: AdminClient) async throws {
+        guard try await admin.ask("POST", "/flush").status == 200 else {
+            Terminal.complain(
+                "the instance does not commit", hint: "`sluice status` says what it waits for")
+            throw Sysexits.temporary
+        }
+    }
+
+    private struct Report: Encodable {
+        let compared: Int
+        let differ: Int
+        let kept: Int
+        let setAside: Int
+        let busy: Int
+        let differences: [String]
+    }
+
+    private func report(_ outcome: LiveComparison.Outcome) throws {
+        let lines = outcome.differences.map(\.description).sorted()
+        if json {
+            let encoder = JSONEncoder()
+            encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
+            let report = Report(
+                compared: outcome.compared, differ: lines.count, kept: outcome.kept,
+                setAside: outcome.setAside, busy: outcome.busy, differences: lines)
+            print(String(decoding: try encoder.encode(report), as: UTF8.self))
+        } else {
+            for line in lines { print(line) }
+            print(
+                "\(outcome.compared) rows compared, \(lines.count) differ; \(outcome.kept) outlived "
+                    + "their keys, \(outcome.setAside) are set aside, "
+                    + "\(outcome.busy) keys changed each time")
+        }
+        if !lines.isEmpty { throw Sysexits.data }
+    }
+}
