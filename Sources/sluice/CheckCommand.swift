@@ -63,7 +63,8 @@ struct CheckCommand: AsyncParsableCommand {
                     hint: nil)
             ]
             findings += try await replication(reader, endpoint)
-            findings += await settings(reader, info, configuration)
+            let guards = RedisGuards(reader: reader, info: info, configuration: configuration)
+            findings += await guards.settings() + guards.measurements()
             return findings
         } catch {
             return [
@@ -92,39 +93,6 @@ struct CheckCommand: AsyncParsableCommand {
                     level: .failure, subject: "redis.user",
                     message: "the user \(user) may not use \(command[0])",
                     hint: "ACL SETUSER \(user) +psync +replconf +ping; docs/permissions.md"))
-        }
-        return findings
-    }
-
-    private func settings(
-        _ reader: KeyReader, _ info: ServerInfo, _ configuration: Configuration,
-    ) async -> [Finding] {
-        var findings: [Finding] = []
-        func warn(_ subject: String, _ message: String, _ hint: String) {
-            findings.append(
-                Finding(level: .warning, subject: subject, message: message, hint: hint))
-        }
-        if info["aof_enabled"] == "0" {
-            warn(
-                "redis.persistence",
-                "without an AOF, a crash of Redis loses what Sluice had not received",
-                "CONFIG SET appendonly yes")
-        }
-        let deletes = configuration.tables.contains { $0.removal.onEvict == .delete }
-        if let policy = info["maxmemory_policy"], policy != "noeviction",
-            info["maxmemory"] != "0", deletes
-        {
-            warn(
-                "redis.eviction",
-                "maxmemory-policy is \(policy), and a table deletes the rows of evicted keys",
-                "CONFIG SET maxmemory-policy noeviction, or on_evict: keep for such tables")
-        }
-        if let size = info["repl_backlog_size"].flatMap(Int.init), size < 64 << 20 {
-            warn(
-                "redis.backlog",
-                "repl-backlog-size is \(size >> 20) MB: when Sluice is away for longer than that "
-                    + "holds, every mapped key is read again",
-                "CONFIG SET repl-backlog-size 256mb; CONFIG SET repl-backlog-ttl 0")
         }
         return findings
     }

@@ -41,6 +41,9 @@ struct RunCommand: AsyncParsableCommand {
             host: configuration.adminHost, port: configuration.adminPort, pipeline: pipeline,
             group: group, logger: logger)
         SecondSignal.exitHard()
+        async let guards: Void = RedisGuards.log(configuration) { message, hint in
+            logger.warning("\(message)", metadata: ["hint": "\(hint)"])
+        }
         var settings = ServiceGroupConfiguration(
             services: [
                 .init(
@@ -54,6 +57,7 @@ struct RunCommand: AsyncParsableCommand {
         settings.maximumGracefulShutdownDuration = Self.drainMax
         do {
             try await ServiceGroup(configuration: settings).run()
+            await guards
         } catch {
             throw Self.exit(for: error)
         }

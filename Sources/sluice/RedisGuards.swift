@@ -1,0 +1,166 @@
+import NIOPosix
+import SluiceConfiguration
+import SluiceCore
+import SluiceRedis
+
+/// What of a server's settings and data would cost rows, or time.
+struct RedisGuards {
+    let reader: KeyReader
+    let info: ServerInfo
+    let configuration: Configuration
+
+    private typealias Finding = CheckCommand.Finding
+
+    private func warning(_ subject: String, _ message: String, _ hint: String) -> Finding {
+        Finding(level: .warning, subject: subject, message: message, hint: hint)
+    }
+
+    /// What the settings say, for `check` and the start of `run`.
+    func settings() async -> [CheckCommand.Finding] {
+        var findings = persistence(await setting("appendfsync"))
+        if let policy = info["maxmemory_policy"], policy != "noeviction", info["maxmemory"] != "0" {
+            findings.append(eviction(policy))
+        }
+        if let count = await setting("min-replicas-to-write").flatMap(Int.init), count > 0 {
+            findings.append(
+                warning(
+                    "redis.min_replicas",
+                    "min-replicas-to-write is \(count), and Sluice counts as a replica: it can hide "
+                        + "that a real one is gone, and alone it stops writes while it is away",
+                    "CONFIG SET min-replicas-to-write \(count + 1)"))
+        }
+        if !configuration.redis.configures, configuration.tables.contains(where: \.needsCause),
+            let flags = await setting("notify-keyspace-events"), !KeyEvents.isEnough(flags)
+        {
+            findings.append(
+                warning(
+                    "redis.key_events",
+                    "nobody will know why keys go, so that rows of deleted keys stay",
+                    "CONFIG SET notify-keyspace-events \(flags)\(KeyEvents.flags)"))
+        }
+        return findings
+    }
+
+    /// What takes a second and a look at some keys, for `check`.
+    func measurements() async -> [CheckCommand.Finding] {
+        await backlog() + sample()
+    }
+
+    private func persistence(_ fsync: String?) -> [Finding] {
+        if info["aof_enabled"] == "0" {
+            return [
+                warning(
+                    "redis.persistence",
+                    "without an AOF, a crash of Redis loses what Sluice had not received, and all "
+                        + "that is newer than its last snapshot",
+                    "CONFIG SET appendonly yes")
+            ]
+        }
+        guard fsync == "no" else { return [] }
+        return [
+            warning(
+                "redis.persistence",
+                "appendfsync is no: a crash of the machine loses up to 30 seconds of writes that "
+                    + "Sluice had not received",
+                "CONFIG SET appendfsync everysec (one second) or always (none)")
+        ]
+    }
+
+    private func eviction(_ policy: String) -> Finding {
+        if configuration.tables.contains(where: { $0.removal.onEvict == .delete }) {
+            return warning(
+                "redis.eviction",
+                "maxmemory-policy is \(policy), and a table deletes the rows of evicted keys",
+                "CONFIG SET maxmemory-policy noeviction, or on_evict: keep for such tables")
+        }
+        return warning(
+            "redis.eviction",
+            "maxmemory-policy is \(policy): a key may be evicted before a row that must be read back "
+                + "is read; such a row becomes a dead letter (key.vanished)",
+            "CONFIG SET maxmemory-policy noeviction, or give Redis more memory")
+    }
+
+    private func backlog() async -> [Finding] {
+        guard let size = info["repl_backlog_size"].flatMap(Int64.init), let start = info.offset
+        else { return [] }
+        try? await ContinuousClock().sleep(for: .seconds(1))
+        guard let end = (try? await reader.info())?.offset else { return [] }
+        let perMinute = max(0, end - start) * 60
+        // The offset moves only while a replica is or was attached.
+        let wanted = max(64 << 20, perMinute)
+        guard size < wanted else { return [] }
+        return [
+            warning(
+                "redis.backlog",
+                "repl-backlog-size is \(size >> 20) MB, and a minute of writes is now "
+                    + "\(perMinute >> 20) MB: when Sluice is away for longer than the backlog holds, "
+                    + "every mapped key is read again",
+                "CONFIG SET repl-backlog-size \(max(256, wanted >> 19))mb; "
+                    + "CONFIG SET repl-backlog-ttl 0")
+        ]
+    }
+
+    private func sample() async -> [Finding] {
+        var unmapped: [Bytes] = []
+        var short = 0
+        guard
+            let found = try? await reader.scan(
+                cursor: Array("0".utf8), match: Array("*".utf8), count: 500),
+            !found.keys.isEmpty
+        else { return [] }
+        for key in found.keys {
+            if !configuration.tables.contains(where: { $0.keys.matches(key.span) }) {
+                unmapped.append(key)
+            } else if let text = try? await reader.send(
+                ["PTTL", String(decoding: key, as: UTF8.self)]),
+                let left = text.first.flatMap({ Int64($0) }), left >= 0,
+                .milliseconds(left) < configuration.policy.interval
+            {
+                short += 1
+            }
+        }
+        var findings: [Finding] = []
+        if let example = unmapped.first {
+            let name = String(decoding: example, as: UTF8.self)
+            findings.append(
+                Finding(
+                    level: .ok, subject: "redis.keys",
+                    message:
+                        "\(unmapped.count) of \(found.keys.count) sampled keys match no table, "
+                        + "such as \(name)",
+                    hint: nil))
+        }
+        if short > 0 {
+            findings.append(
+                warning(
+                    "redis.deadlines",
+                    "\(short) of \(found.keys.count) sampled keys expire sooner than sync.interval: "
+                        + "if such a row must be read back, its key may be gone before",
+                    "a shorter sync.interval, or longer deadlines"))
+        }
+        return findings
+    }
+
+    private func setting(_ name: String) async -> String? {
+        guard let reply = try? await reader.send(["CONFIG", "GET", name]), reply.count == 2 else {
+            return nil
+        }
+        return reply[1]
+    }
+
+    /// Says at the start of `run` what the settings put at risk; nothing if Redis can't be asked.
+    static func log(
+        _ configuration: Configuration, _ warn: @Sendable (String, String) -> Void,
+    ) async {
+        guard let endpoint = try? configuration.endpoint(),
+            let reader = try? await KeyReader.connect(
+                to: endpoint, on: MultiThreadedEventLoopGroup.singleton.next())
+        else { return }
+        defer { reader.close() }
+        guard let info = try? await reader.info() else { return }
+        let guards = RedisGuards(reader: reader, info: info, configuration: configuration)
+        for finding in await guards.settings() {
+            warn("\(finding.subject): \(finding.message)", finding.hint ?? "")
+        }
+    }
+}
