@@ -22,6 +22,7 @@ struct CommandPage {
         .enabled(if: ProcessInfo.processInfo.environment["SLUICE_WRITE_DOCS"] != nil))
     func write() async throws {
         var ways: [String: [String: Set<String>]] = [:]
+        for name in try ServerTests.cases().compactMap({ Self.name($0) }) { ways[name] = [:] }
         for kind in ServerKind.supported {
             for (name, way) in try await measure(kind) {
                 ways[name, default: [:]][kind.description, default: []].insert(way)
