@@ -163,6 +163,7 @@ extension Interpreter {
         guard let table = table(of: .hash, key, at: offset),
             let row = row(table, key, at: offset)
         else { return }
+        if buffer.mayFieldsExpire { emptied = (Bytes(copying: key), offset) }
         // An empty hash is no key, and nothing in the stream says so: the row must be read unless
         // it is known to have another field.
         guard buffer.isKnown(table, row) else { return buffer.makeOpaque(table, row) }

@@ -14,6 +14,8 @@ struct Interpreter: ~Copyable {
 
     var buffer: RowBuffer
     var causes = CauseLedger()
+    /// The hash of which fields went last, where their deadlines may have ended.
+    var emptied: (key: Bytes, offset: Int64)?
     let mappings: [TableMapping]
     /// The number of the database that is mapped.
     let database: Int
@@ -95,7 +97,10 @@ struct Interpreter: ~Copyable {
                 let key = bytes.extracting(arguments[index])
                 // Redis removes keys by themselves with these two, one key at a time.
                 let isAlone = (name == .del || name == .unlink) && arguments.count == 2
-                deleteKey(key, at: offset, isAlone ? causes.cause(of: key, at: offset) : .deleted)
+                // Valkey says in one transaction that the last fields went, and so the hash.
+                let isEmptied = emptied.map { $0.offset == offset && $0.key.equals(key) } ?? false
+                let cause = isEmptied ? nil : causes.cause(of: key, at: offset)
+                deleteKey(key, at: offset, isAlone ? cause : .deleted)
             }
         case .pexpireat: expire(bytes, arguments, unit: 1, at: offset)
         case .expireat: expire(bytes, arguments, unit: 1_000, at: offset)
@@ -210,8 +215,18 @@ struct Interpreter: ~Copyable {
     private mutating func applyUnknown(
         _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
     ) {
+        noteFieldDeadlines(bytes.extracting(arguments[0]))
         for index in writtenKeys(bytes, arguments) {
             makeOpaque(bytes.extracting(arguments[index]), at: offset)
+        }
+    }
+
+    // HPEXPIREAT, HSETEX, HGETEX, and values that bring deadlines of their fields with them.
+    private mutating func noteFieldDeadlines(_ name: borrowing Span<UInt8>) {
+        guard !buffer.mayFieldsExpire, name.count > 0 else { return }
+        let first = name[0].lowercasedASCII
+        if first == UInt8(ascii: "h") || first == UInt8(ascii: "r") {
+            buffer.mayFieldsExpire = true
         }
     }
 

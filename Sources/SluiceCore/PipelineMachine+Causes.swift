@@ -12,9 +12,14 @@ extension PipelineMachine {
     }
 
     /// Notes that key events are listened to from an offset on.
-    public mutating func causesHeard(from offset: Int64, history: ReplicationID) {
+    ///
+    /// - Parameter isReliable: Whether the server publishes such events, as far as it says.
+    public mutating func causesHeard(
+        from offset: Int64, history: ReplicationID, isReliable: Bool = true,
+    ) {
         guard history == (gap ?? processed)?.history else { return }
         interpreter.causes.listen(from: offset)
+        wereCausesReliable = isReliable
     }
 
     /// Notes that nobody listens any more: why keys go is in doubt, and their rows stay.
@@ -41,8 +46,11 @@ extension PipelineMachine {
         guard isAskingCauses else { return }
         isAskingCauses = false
         guard history == processed?.history else { return causesLost() }
-        guard isReliable else {
-            // Events may be missing up to here; from here on they will be complete or not again.
+        let wasReliable = wereCausesReliable
+        wereCausesReliable = isReliable
+        guard isReliable, wasReliable else {
+            // Events may be missing up to here: those between two places at which the server says
+            // that it publishes them are complete.
             interpreter.causes.listen(from: offset)
             isCauseWanted = false
             return

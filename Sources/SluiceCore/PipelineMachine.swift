@@ -79,6 +79,8 @@ public struct PipelineMachine: ~Copyable {
     /// Whether the next command removes a key of which the cause is not known yet.
     var isCauseWanted = false
     var isAskingCauses = false
+    /// Whether the server published key events where they were asked for last.
+    var wereCausesReliable = false
     var isCauseNeededInStage = false
     /// The offset up to which removals are to be counted before they are processed.
     public internal(set) var lookAheadUntil: Int64?
@@ -343,8 +345,11 @@ public struct PipelineMachine: ~Copyable {
     }
 
     /// Takes the server's description of its commands.
-    public mutating func learn(_ commands: [CommandDescription]) {
+    ///
+    /// - Parameter mayFieldsExpire: Whether hashes may have fields with deadlines already.
+    public mutating func learn(_ commands: [CommandDescription], mayFieldsExpire: Bool = false) {
         interpreter.learn(commands)
+        interpreter.buffer.mayFieldsExpire = mayFieldsExpire
     }
 
     /// What may be acknowledged to Redis: the database has everything up to there.

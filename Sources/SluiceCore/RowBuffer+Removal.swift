@@ -246,7 +246,9 @@ extension RowBuffer {
             guard tables[item.table].rows[row].shape == .missing,
                 Int(tables[item.table].rows[row].key) == item.key
             else { return }
-            remove(item.table, row, .deleted)
+            // An HDEL empties a hash, whether the application sent it or the last field's deadline.
+            let isHash = tables[item.table].mapping.type == .hash
+            remove(item.table, row, isHash && mayFieldsExpire ? nil : .deleted)
         } else if tables[item.table].keys[item.key].flags.contains(.missing) {
             let offset = tables[item.table].keys[item.key].readOffset
             clear(item.table, item.key, at: offset, .deleted)

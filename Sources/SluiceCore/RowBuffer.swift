@@ -22,6 +22,8 @@ struct RowBuffer: ~Copyable {
     var looseOffsetMax = Int64.min
     /// Rows that went before their last state could be read.
     var vanished = 0
+    /// Whether fields of hashes may have deadlines, so that a hash may be emptied by them.
+    var mayFieldsExpire = false
     /// Rows that stayed because nobody knows why their key went.
     var doubtful = 0
     /// Rows and keys that were read and found missing: if no removal of theirs follows in the stream,

@@ -48,7 +48,12 @@ extension Pipeline {
         let info = try await reader.info()
         if let refusal = info.refusal { throw refusal }
         self.info = info
-        machine?.learn(try await reader.commands())
+        // What is replayed may have had deadlines that ended before now.
+        let isReplayed = machine?.processed != nil && info.offset != machine?.processed?.offset
+        machine?.learn(
+            try await reader.commands(),
+            mayFieldsExpire: info.knowsFieldDeadlines
+                && (isReplayed || info.hasFieldDeadlines(endpoint.database)))
         await listen()
         let relay = LinkRelay(pipeline: self)
         link = try await ReplicationLink.connect(
@@ -89,7 +94,8 @@ extension Pipeline {
         guard let events = keyEvents, let answer = try? await events.barrier(),
             events === keyEvents
         else { return }
-        machine?.causesHeard(from: answer.offset, history: answer.history)
+        machine?.causesHeard(
+            from: answer.offset, history: answer.history, isReliable: answer.isReliable)
     }
 
     /// Lets go of the connections; what was processed stays.

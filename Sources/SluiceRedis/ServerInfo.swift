@@ -39,6 +39,22 @@ public struct ServerInfo: Hashable, Sendable {
         return Int(counts.drop { $0 != "=" }.dropFirst()) ?? 0
     }
 
+    /// Whether fields of hashes can have deadlines: from Redis 7.4 and Valkey 9.
+    public var knowsFieldDeadlines: Bool {
+        let parts = version.split(separator: ".").compactMap { Int($0) }
+        guard parts.count >= 2 else { return true }
+        return isValkey ? parts[0] >= 9 : (parts[0], parts[1]) >= (7, 4)
+    }
+
+    /// Whether a database has hashes of which a field has a deadline.
+    public func hasFieldDeadlines(_ database: Int) -> Bool {
+        (fields["db\(database)"] ?? "").split(separator: ",").contains { part in
+            let pair = part.split(separator: "=")
+            guard pair.count == 2 else { return false }
+            return ["subexpiry", "keys_with_volatile_items"].contains(pair[0]) && pair[1] != "0"
+        }
+    }
+
     private var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
 
     /// Whether the server knows `REPLCONF ACK … FACK …`, which is what WAITAOF counts.

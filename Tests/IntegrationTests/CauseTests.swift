@@ -41,8 +41,12 @@ struct CauseTests {
         try await Task.sleep(for: .milliseconds(300))
         try bench.flush()
         let wrong = try Self.wrongRows(bench, traffic)
-        #expect(wrong.isEmpty, "seed \(seed): \(wrong.prefix(5)) \(bench.sluice.log)")
-        #expect(await bench.counter("doubtful") == 0)
+        let missing = wrong.filter { $0.hasSuffix("is missing") }
+        #expect(missing.isEmpty, "seed \(seed): \(missing.prefix(5)) \(bench.sluice.log)")
+        // A key that expired and was deleted between two questions is in doubt, and its row stays.
+        let doubtful = await bench.counter("doubtful")
+        #expect(wrong.count <= doubtful, "seed \(seed): \(wrong.prefix(5))")
+        #expect(doubtful < 60, "seed \(seed)")
         #expect(await bench.counter("reads") == 0)
         let evicted = try await client.send("INFO", "stats").first ?? nil
         #expect(evicted?.contains("evicted_keys:0\r") == false, "nothing was evicted")
@@ -86,6 +90,29 @@ struct CauseTests {
         try await client.send("INCRBY", "c:a", "1")
         try bench.flush()
         #expect(try bench.number("SELECT value FROM counters WHERE id = 'a'") == 43)
+    }
+
+    @Test(
+        "a hash that its fields' deadlines emptied keeps its row; the application's HDEL removes it",
+        arguments: [ServerKind.supported[1], ServerKind.supported[2]])
+    func fields(kind: ServerKind) async throws {
+        let bench = try await Bench(.sqlite, tables: Self.tables, server: kind)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.send("HSET", "h:a", "user", "5")
+        try await client.send("HSET", "h:b", "user", "5", "x", "1")
+        try bench.flush()
+        try await client.send("HDEL", "h:a", "user")
+        try bench.flush()
+        #expect(try bench.query("SELECT id FROM sessions") == [["b"]])
+        try await client.send("HPEXPIRE", "h:b", "50", "FIELDS", "2", "user", "x")
+        let isGone = await Eventually.holds {
+            (try? await client.send("EXISTS", "h:b")) == ["0"]
+        }
+        #expect(isGone)
+        try bench.flush()
+        #expect(try bench.query("SELECT id FROM sessions") == [["b"]])
+        #expect(await bench.counter("doubtful") > 0)
     }
 
     private static func evict(_ client: RedisClient) async throws {
