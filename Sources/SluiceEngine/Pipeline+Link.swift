@@ -185,14 +185,23 @@ extension Pipeline {
         if pending.readableBytes == 0 { pending.clear() } else { pending.discardReadBytes() }
         if machine?.isAcknowledgementWanted == true { sendAcknowledgement(isWanted: true) }
         // While only a cause is wanted, more is read: what it is about may be still to come.
-        return machine?.isHolding == false || machine?.isWaitingForCauses == true
+        let isWaiting = machine?.isWaitingForCauses == true && !isAheadFull
+        return machine?.isHolding == false || isWaiting
     }
+
+    // Whether no more of the stream is taken ahead of a cause.
+    private var isAheadFull: Bool { pending.readableBytes >= Self.aheadBytesMax }
 
     /// Looks at the commands up to where key events are complete; true when all were looked at.
     private func lookAhead() -> Bool {
-        guard let until = machine?.lookAheadUntil, let from = machine?.streamOffset,
-            from + Int64(pending.readableBytes) >= until
-        else { return false }
+        guard let until = machine?.lookAheadUntil, let from = machine?.streamOffset else {
+            return false
+        }
+        guard from + Int64(pending.readableBytes) >= until else {
+            // What can't be looked at within the limit is in doubt, and goes on.
+            if isAheadFull { machine?.lookAheadFailed() }
+            return isAheadFull
+        }
         var ahead = CommandDecoder(argumentBytesMax: Self.argumentBytesMax)
         let bytes = pending.readableBytesUInt8Span
         var taken = 0
