@@ -1,4 +1,5 @@
 import Foundation
+import SluiceSQLite
 import SluiceTesting
 import Testing
 
@@ -110,6 +111,8 @@ struct GuaranteeTests {
             "+psync", "+replconf", "+ping", "+info", "+command", "+select", "+multi", "+exec",
             "+client|setname", "+scan", "+exists", "+get", "+hgetall", "+lrange",
             "+smembers", "+sismember", "+zrange", "+zscore", "+xrange", "+pexpiretime",
+            "+hello", "+psubscribe", "+config|get", "+config|set", "&__keyevent@*__:expired",
+            "&__keyevent@*__:evicted",
         ])
         try #require(made == ["OK"])
         let path = folder.url.appending(path: "test.db").path
@@ -133,6 +136,13 @@ struct GuaranteeTests {
         try await admin.sendAll([["INCR", "c:a"], ["APPEND", "c:b", "7"]])
         #expect(try sluice.command("flush").code == 0)
         #expect(!sluice.log.contains("secret"))
+        // Why a key went is learnt with these permissions too.
+        try await admin.sendAll([["DEL", "c:b"], ["PEXPIRE", "c:a", "1"]])
+        let isGone = await Eventually.holds { (try? await admin.send("EXISTS", "c:a")) == ["0"] }
+        #expect(isGone)
+        #expect(try sluice.command("flush").code == 0)
+        let rows = try SQLiteQuery(path: path).rows("SELECT id FROM counters ORDER BY id")
+        #expect(rows == [["a"], ["before"]], "\(sluice.log)")
         sluice.stop(SIGTERM)
         // Without trust in the certificate, or with a wrong password, it says so and stops or waits.
         let text = try String(
