@@ -119,7 +119,7 @@ struct ServerTests {
         try await expectRefusal(["too old", "Redis 7.0 or later"], .tooOld, [])
         try await expectRefusal(
             ["cluster", "without cluster-enabled"], ServerKind.supported[0],
-            ["--cluster-enabled", "yes"])
+            ["--cluster-enabled", "yes", "--cluster-port", "\(try FreePort.find())"])
         let folder = try TemporaryFolder("sluice-master")
         let master = try await RedisServer(in: folder.url)
         defer { master.stop() }
