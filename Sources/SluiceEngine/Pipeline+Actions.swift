@@ -157,15 +157,29 @@ extension Pipeline {
     ///
     /// - Returns: False when Redis can't be asked, or the pipeline ended before.
     public func flush() async -> Bool {
-        guard let reader, reader.isActive, let info = try? await reader.info(),
-            let offset = info.offset, let history = info.history, info.isMaster
-        else { return false }
+        // A link that was lost is renewed in a moment; a FLUSHALL alone may cost a server its replicas.
+        let end = now + Self.flushPatience
+        var place = await whereabouts()
+        while place == nil, now < end, !isDraining {
+            try? await pause(.milliseconds(50))
+            place = await whereabouts()
+        }
+        guard let place else { return false }
         machine?.requestCut()
         return await withCheckedContinuation { continuation in
-            flushes.append(Flush(offset: offset, history: history, continuation: continuation))
+            flushes.append(
+                Flush(offset: place.offset, history: place.history, continuation: continuation))
             sendAcknowledgement(isWanted: false)
             doorbell.ring()
         }
+    }
+
+    // Where the stream is now, or nil when Redis can't be asked.
+    private func whereabouts() async -> (offset: Int64, history: ReplicationID)? {
+        guard isStreaming, let reader, reader.isActive, let info = try? await reader.info(),
+            let offset = info.offset, let history = info.history, info.isMaster
+        else { return nil }
+        return (offset, history)
     }
 
     /// What the pipeline is doing.

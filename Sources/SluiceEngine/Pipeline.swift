@@ -13,6 +13,8 @@ public import SluiceRedis
 public actor Pipeline: Service {
     /// The largest argument that is held; rows with a larger value are set aside.
     public static let argumentBytesMax = 64 << 20
+    /// How long a flush waits for Redis to be reached.
+    static let flushPatience = Duration.seconds(10)
     /// The most of the stream that is taken in while it is not known why a key went, in bytes.
     static let aheadBytesMax = 64 << 20
 

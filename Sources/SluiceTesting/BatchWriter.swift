@@ -36,16 +36,9 @@ struct BatchWriter: ~Copyable {
 
     /// Sends a command; when it removes a key, for this cause, or one that nobody knows.
     mutating func send(_ arguments: [String], _ cause: RemovalCause?) {
-        var bytes: Bytes = []
-        var ranges: [Range<Int>] = []
-        for argument in arguments {
-            let start = bytes.count
-            bytes += Array(argument.utf8)
-            ranges.append(start..<bytes.count)
-        }
-        let span = bytes.span
-        guard !machine.receive(span, arguments: ranges, isOversized: false, length: 10),
-            case .askCauses = machine.next(now: now), let history = machine.processed?.history
+        let command = CommandText(arguments)
+        guard !machine.receive(command), case .askCauses = machine.next(now: now),
+            let history = machine.processed?.history
         else { return }
         let event = cause.map {
             KeyEvent(key: Array(arguments[1].utf8), database: 0, cause: $0)
@@ -53,9 +46,9 @@ struct BatchWriter: ~Copyable {
         machine.causesAnswered(
             [event].compactMap { $0?.cause == .deleted ? nil : $0 },
             offset: machine.streamOffset + 10, history: history, isReliable: cause != nil)
-        machine.lookAhead(span, arguments: ranges)
+        machine.lookAhead(command.bytes.span, arguments: command.arguments)
         machine.lookedAhead()
-        machine.receive(span, arguments: ranges, isOversized: false, length: 10)
+        machine.receive(command)
     }
 
     /// The batch that some commands lead to.

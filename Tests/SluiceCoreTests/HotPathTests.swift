@@ -1,5 +1,6 @@
 import CAllocations
 import SluiceCore
+import SluiceTesting
 import Testing
 
 @Suite("Hot path")
@@ -43,19 +44,13 @@ struct HotPathTests {
             stored: StoredState(checkpoint: checkpoint), seed: 1,
         )
         machine.linkContinued(history: nil)
-        var bytes: Bytes = []
-        var arguments: [Range<Int>] = []
-        for word in command {
-            let start = bytes.count
-            bytes += Array(word.utf8)
-            arguments.append(start..<bytes.count)
-        }
+        let text = CommandText(command)
         for _ in 0..<10 {
-            machine.receive(bytes.span, arguments: arguments, isOversized: false, length: 10)
+            machine.receive(text)
         }
         let before = allocations_of_this_thread()
         for _ in 0..<1_000 {
-            machine.receive(bytes.span, arguments: arguments, isOversized: false, length: 10)
+            machine.receive(text)
         }
         #expect(allocations_of_this_thread() - before == 0)
         let sum = (0..<100).map(String.init)

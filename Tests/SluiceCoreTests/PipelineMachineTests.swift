@@ -1,4 +1,5 @@
 import SluiceCore
+import SluiceTesting
 import Testing
 
 @Suite("Pipeline machine")
@@ -90,14 +91,7 @@ struct PipelineMachineTests {
 extension PipelineMachine {
     /// Receives a command of ten bytes.
     mutating func send(_ arguments: String...) {
-        var bytes: Bytes = []
-        var ranges: [Range<Int>] = []
-        for argument in arguments {
-            let start = bytes.count
-            bytes += Array(argument.utf8)
-            ranges.append(start..<bytes.count)
-        }
-        receive(bytes.span, arguments: ranges, isOversized: false, length: 10)
+        receive(CommandText(arguments))
         chunkReceived(now: .zero)
     }
 }

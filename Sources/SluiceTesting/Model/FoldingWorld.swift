@@ -39,17 +39,8 @@ public enum FoldingWorld {
 
     private static func receive(_ redis: ModelRedis, _ machine: inout PipelineMachine) {
         while let command = redis.commands(after: machine.streamOffset).first {
-            var bytes: Bytes = []
-            var arguments: [Range<Int>] = []
-            for argument in command.arguments {
-                let start = bytes.count
-                bytes += Array(argument.utf8)
-                arguments.append(start..<bytes.count)
-            }
             let isTaken = machine.receive(
-                bytes.span, arguments: arguments, isOversized: false,
-                length: Int(command.end - command.start),
-            )
+                CommandText(command.arguments), length: Int(command.end - command.start))
             guard !isTaken, case .askCauses = machine.next(now: .zero) else { continue }
             machine.answerCauses(redis, events: redis.events)
         }
@@ -99,14 +90,8 @@ extension PipelineMachine {
             history: redis.history, isReliable: isReliable)
         guard let until = lookAheadUntil else { return }
         for command in redis.commands(after: from) where command.end <= until {
-            var bytes: Bytes = []
-            var arguments: [Range<Int>] = []
-            for argument in command.arguments {
-                let start = bytes.count
-                bytes += Array(argument.utf8)
-                arguments.append(start..<bytes.count)
-            }
-            lookAhead(bytes.span, arguments: arguments)
+            let text = CommandText(command.arguments)
+            lookAhead(text.bytes.span, arguments: text.arguments)
         }
         lookedAhead()
     }

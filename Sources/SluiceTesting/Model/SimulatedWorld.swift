@@ -96,17 +96,8 @@ public struct SimulatedWorld: ~Copyable {
     }
 
     private mutating func receive(_ command: ModelRedis.Propagated) -> Bool {
-        var bytes: Bytes = []
-        var arguments: [Range<Int>] = []
-        for argument in command.arguments {
-            let start = bytes.count
-            bytes += Array(argument.utf8)
-            arguments.append(start..<bytes.count)
-        }
-        return machine.receive(
-            bytes.span, arguments: arguments, isOversized: false,
-            length: Int(command.end - command.start),
-        )
+        machine.receive(
+            CommandText(command.arguments), length: Int(command.end - command.start))
     }
 
     private mutating func connect() {
