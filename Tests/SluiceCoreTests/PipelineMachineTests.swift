@@ -78,6 +78,32 @@ struct PipelineMachineTests {
         #expect(hasCut)
     }
 
+    @Test(
+        "events are trusted only between two places at which the server publishes them",
+        arguments: [true, false])
+    func unreliableEvents(wasReliable: Bool) throws {
+        var machine = Self.machine()
+        let history = ReplicationID("h")
+        machine.causesHeard(from: 100, history: history, isReliable: wasReliable)
+        let command = CommandText(["DEL", "c:a"])
+        let isTakenAtOnce = machine.receive(command)
+        #expect(!isTakenAtOnce)
+        guard case .askCauses = machine.next(now: .zero) else {
+            Issue.record("the cause is not asked for")
+            return
+        }
+        machine.causesAnswered([], offset: 200, history: history, isReliable: true)
+        let isTaken = machine.receive(command)
+        #expect(isTaken)
+        machine.requestCut()
+        guard case .commit(let batch) = machine.next(now: .seconds(1)) else {
+            Issue.record("no batch is due")
+            return
+        }
+        #expect(batch.tables[0].removes.count == (wasReliable ? 1 : 0))
+        #expect(batch.tables[0].kept.map(\.state) == (wasReliable ? [] : [.doubtful]))
+    }
+
     @Test("nothing is acknowledged in a new history before its baseline is committed")
     func newHistory() {
         var machine = Self.machine()
