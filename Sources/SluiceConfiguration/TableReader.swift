@@ -6,11 +6,12 @@ struct TableReader {
     let section: SectionReader
 
     func read() -> TableMapping? {
-        let types = RedisType.allCases.filter { section.has($0.rawValue) }
-        for type in RedisType.allCases { _ = section.node(type.rawValue) }
+        let kinds = Self.kinds.filter { section.has($0.name) }
+        for kind in Self.kinds { _ = section.node(kind.name) }
         let pattern = pattern()
-        guard types.count == 1, let type = types.first else {
-            let all = RedisType.allCases.map(\.rawValue).joined(separator: ", ")
+        guard kinds.count == 1, let (kind, type) = kinds.first else {
+            let types = kinds
+            let all = Self.kinds.map(\.name).joined(separator: ", ")
             section.mistake(
                 "", types.isEmpty ? "expected one of \(all)" : "expected only one of \(all)",
                 hint: "for example `string: { views: integer }`")
@@ -23,53 +24,64 @@ struct TableReader {
             onDelete: policy("on_delete", type, .delete), onExpire: policy("on_expire", type),
             onEvict: policy("on_evict", type), onFlush: policy("on_flush", type),
         )
-        guard let shape = shape(type), let pattern else { return nil }
+        guard let shape = shape(kind, type), let pattern else { return nil }
         if expires != nil, shape.member != nil {
             section.mistake(
                 "expires_at", "belongs to tables with one row a key: string, hash, list")
         }
-        if rest != nil, type != .hash { section.mistake("rest", "belongs to hash tables") }
+        if rest != nil, type != .hash, type != .stream || shape.rest != nil {
+            section.mistake(
+                "rest", "belongs to hash tables, and to streams with `fields: { name: type }`")
+        }
         let mapping = TableMapping(
-            name: name, keys: pattern, type: type, fields: shape.fields, columns: shape.columns,
-            member: shape.member, rest: type == .hash ? rest : nil,
+            name: name, keys: pattern, type: type, fields: shape.fields, sources: shape.sources,
+            columns: shape.columns, member: shape.member,
+            rest: shape.rest ?? (type == .hash || type == .stream ? rest : nil),
             deadline: shape.member == nil ? expires : nil, settledAt: settled, removal: removal,
         )
         checkNames(mapping)
         return mapping
     }
 
+    /// The settings that say what a table maps, with the Redis type of its keys.
+    private static let kinds: [(name: String, type: RedisType)] =
+        RedisType.allCases.map { ($0.rawValue, $0) }
+        + [("json", .string), ("hyperloglog", .string)]
+
     private struct Shape {
         var fields: [Bytes] = []
+        var sources: [ValueSource] = []
+        var rest: String?
         var columns: [Column] = []
         var member: Column?
     }
 
-    private func shape(_ type: RedisType) -> Shape? {
-        let name = type.rawValue
-        guard let pairs = section.pairs(name) else { return nil }
-        switch type {
-        case .string, .list:
-            guard pairs.count == 1 else {
-                section.mistake(name, "expected one column, such as `{ value: text }`")
-                return nil
-            }
-            guard let column = column(pairs[0], in: name) else { return nil }
-            if type == .list, column.type != .json {
-                section.mistake(
-                    name, "a list is one JSON array: expected `{ \(column.name): json }`")
-            }
-            return Shape(columns: [column])
-        case .hash:
-            guard pairs.count <= TableMapping.columnsMax - 2 else {
-                section.mistake(name, "a table has at most \(TableMapping.columnsMax) columns")
-                return nil
-            }
-            let columns = pairs.compactMap { column($0, in: name) }
-            return Shape(fields: pairs.map { Array($0.name.utf8) }, columns: columns)
-        case .sortedSet: return members(pairs, name, value: ("score", .real))
-        case .set: return members(pairs, name, value: nil)
-        case .stream: return stream(pairs, name)
+    private func shape(_ kind: String, _ type: RedisType) -> Shape? {
+        if type == .stream { return stream(section.section(kind)) }
+        guard let pairs = section.pairs(kind) else { return nil }
+        guard pairs.count <= TableMapping.columnsMax - 2 else {
+            section.mistake(kind, "a table has at most \(TableMapping.columnsMax) columns")
+            return nil
         }
+        switch kind {
+        case "json": return document(pairs, kind)
+        case "hyperloglog": return sketch(pairs, kind)
+        case "hash":
+            let columns = pairs.compactMap { column($0, in: kind) }
+            return Shape(fields: pairs.map { Array($0.name.utf8) }, columns: columns)
+        case "sorted_set": return sortedSet(pairs, kind)
+        case "set": return members(pairs, kind)
+        default: break
+        }
+        guard pairs.count == 1 else {
+            section.mistake(kind, "expected one column, such as `{ value: text }`")
+            return nil
+        }
+        guard let column = column(pairs[0], in: kind) else { return nil }
+        if type == .list, column.type != .json {
+            section.mistake(kind, "a list is one JSON array: expected `{ \(column.name): json }`")
+        }
+        return Shape(columns: [column])
     }
 
     private typealias Pair = (name: String, value: String, line: Int?)
@@ -85,39 +97,113 @@ struct TableReader {
         return Column(name: pair.name, type: type)
     }
 
-    // `member: player`, or `member: player:integer`.
-    private func members(
-        _ pairs: [Pair], _ setting: String, value: (name: String, type: ColumnType)?,
-    ) -> Shape? {
+    // `$.user.id: user_id`, or `$.user.id: user_id:integer`.
+    private func document(_ pairs: [Pair], _ setting: String) -> Shape? {
         var shape = Shape()
         for pair in pairs {
-            if pair.name == "member" {
-                shape.member = keyColumn(pair.value, setting, line: pair.line)
-            } else if let value, pair.name == value.name {
-                shape.columns = [Column(name: pair.value, type: value.type)]
-            } else {
-                section.mistake(setting, "unknown: \(pair.name)", line: pair.line)
+            guard let path = JSONPath(pair.name) else {
+                section.mistake(
+                    setting, "`\(pair.name)` is no path into a document",
+                    hint: "such as $.user.id or $.tags[0]; $ is the whole document", line: pair.line
+                )
+                continue
+            }
+            let parts = pair.value.split(separator: ":", maxSplits: 1).map(String.init)
+            let standard = path.steps.isEmpty ? "json" : "text"
+            let type = parts.count == 2 ? parts[1] : standard
+            if let name = parts.first, let column = column((name, type, pair.line), in: setting) {
+                shape.columns.append(column)
+                shape.sources.append(.path(path))
             }
         }
-        guard shape.member != nil, value == nil || !shape.columns.isEmpty else {
-            let score = value == nil ? "" : ", score: points"
-            section.mistake(setting, "expected `{ member: player\(score) }`")
+        guard !pairs.isEmpty else {
+            section.mistake(setting, "expected paths, such as `{ $.user.id: user_id:integer }`")
             return nil
         }
         return shape
     }
 
-    private func stream(_ pairs: [Pair], _ setting: String) -> Shape? {
+    private func sketch(_ pairs: [Pair], _ setting: String) -> Shape? {
         var shape = Shape()
         for pair in pairs {
             switch pair.name {
-            case "id": shape.member = Column(name: pair.value, type: .text)
-            case "fields": shape.columns = [Column(name: pair.value, type: .json)]
+            case "count":
+                shape.columns.append(Column(name: pair.value, type: .integer))
+                shape.sources.append(.count)
+            case "value":
+                shape.columns.append(Column(name: pair.value, type: .bytes))
+                shape.sources.append(.sketch)
             default: section.mistake(setting, "unknown: \(pair.name)", line: pair.line)
             }
         }
-        guard shape.member != nil, !shape.columns.isEmpty else {
-            section.mistake(setting, "expected `{ id: event_id, fields: payload }`")
+        guard !shape.columns.isEmpty else {
+            section.mistake(
+                setting, "expected `{ count: visitors, value: sketch }`, or one of them")
+            return nil
+        }
+        return shape
+    }
+
+    // `member: player`, or `member: player:integer`.
+    private func members(_ pairs: [Pair], _ setting: String) -> Shape? {
+        var shape = Shape()
+        for pair in pairs {
+            if pair.name == "member" {
+                shape.member = keyColumn(pair.value, setting, line: pair.line)
+            } else {
+                section.mistake(setting, "unknown: \(pair.name)", line: pair.line)
+            }
+        }
+        guard shape.member != nil else {
+            section.mistake(setting, "expected `{ member: player }`")
+            return nil
+        }
+        return shape
+    }
+
+    private func sortedSet(_ pairs: [Pair], _ setting: String) -> Shape? {
+        let sources = ["score": ValueSource.score, "longitude": .longitude, "latitude": .latitude]
+        guard var shape = members(pairs.filter { sources[$0.name] == nil }, setting) else {
+            return nil
+        }
+        for pair in pairs {
+            guard let source = sources[pair.name] else { continue }
+            shape.columns.append(Column(name: pair.value, type: .real))
+            shape.sources.append(source)
+        }
+        guard !shape.columns.isEmpty else {
+            section.mistake(
+                setting,
+                "expected `{ member: player, score: points }`, "
+                    + "or of places `{ member: place, longitude: lon, latitude: lat }`")
+            return nil
+        }
+        // A score alone is the value itself.
+        if shape.sources == [.score] { shape.sources = [] }
+        return shape
+    }
+
+    // `fields: payload`, or `fields: { kind: text }`.
+    private func stream(_ inner: SectionReader) -> Shape? {
+        var shape = Shape()
+        shape.member = inner.text("id").map { Column(name: $0, type: .text) }
+        if inner.isMapping("fields") {
+            let pairs = inner.pairs("fields") ?? []
+            shape.columns = pairs.compactMap { column($0, in: "stream") }
+            shape.fields = pairs.map { Array($0.name.utf8) }
+            if pairs.count > TableMapping.columnsMax - 2 {
+                inner.mistake("fields", "a table has at most \(TableMapping.columnsMax) columns")
+                return nil
+            }
+        } else {
+            shape.rest = inner.text("fields")
+        }
+        inner.finish()
+        guard shape.member != nil, inner.has("fields") else {
+            section.mistake(
+                "stream",
+                "expected `{ id: event_id, fields: payload }`, "
+                    + "or columns as in `fields: { kind: text }`")
             return nil
         }
         return shape

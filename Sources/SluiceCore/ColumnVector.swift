@@ -124,6 +124,16 @@ extension ColumnVector {
         }
     }
 
+    /// Bytes of memory that the vector takes.
+    var memory: Int {
+        isNull.capacity + 8 * (integers.capacity + reals.capacity + ends.capacity) + blob.capacity
+    }
+
+    /// Removes all rows, and keeps the memory if it is not much.
+    mutating func removeAll() {
+        if memory < 1 << 22 { truncate(to: 0) } else { self = ColumnVector(type) }
+    }
+
     /// Removes the last rows, down to a count.
     mutating func truncate(to count: Int) {
         guard self.count > count else { return }

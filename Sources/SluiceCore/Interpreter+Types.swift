@@ -28,7 +28,7 @@ extension Interpreter {
             return buffer.noteSpared(table, row, delta)
         }
         // Text that holds a number, a decimal, a real: only Redis knows how it writes the sum.
-        guard mappings[table].values[0].type == .integer else {
+        guard mappings[table].isCounter else {
             return buffer.makeOpaque(table, row)
         }
         if buffer.beginMerge(table, row, isAdd: true) { buffer.add(table, row, 0, delta) }
@@ -259,7 +259,9 @@ extension Interpreter {
         guard buffer.begin(table, key: slot, at: offset) else { return }
         let row = buffer.tables[table].member(bytes.extracting(arguments[3]), of: slot)
         guard offset > buffer.tables[table].rows[row].readOffset else { return }
-        guard let delta = Number.real(bytes.extracting(arguments[2])) else {
+        guard mappings[table].sources.isEmpty,
+            let delta = Number.real(bytes.extracting(arguments[2]))
+        else {
             return buffer.makeOpaque(table, row)
         }
         if buffer.beginMerge(table, row, isAdd: true) { buffer.addReal(table, row, 0, delta) }

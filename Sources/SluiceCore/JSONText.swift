@@ -37,8 +37,10 @@ package enum JSONText {
     }
 
     /// Follows RFC 8259 without building anything.
-    private struct Scanner {
-        private var position = 0
+    struct Scanner {
+        private(set) var position = 0
+
+        init(position: Int = 0) { self.position = position }
 
         mutating func document(_ text: borrowing Span<UInt8>) -> Bool {
             guard value(text, depth: 0) else { return false }
@@ -46,7 +48,7 @@ package enum JSONText {
             return position == text.count
         }
 
-        private mutating func value(_ text: borrowing Span<UInt8>, depth: Int) -> Bool {
+        mutating func value(_ text: borrowing Span<UInt8>, depth: Int) -> Bool {
             space(text)
             guard position < text.count, depth < depthMax else { return false }
             switch text[position] {
@@ -80,7 +82,7 @@ package enum JSONText {
             }
         }
 
-        private mutating func string(_ text: borrowing Span<UInt8>) -> Bool {
+        mutating func string(_ text: borrowing Span<UInt8>) -> Bool {
             guard take(UInt8(ascii: "\""), text) else { return false }
             while position < text.count {
                 let byte = text[position]
@@ -142,13 +144,13 @@ package enum JSONText {
             return true
         }
 
-        private mutating func take(_ byte: UInt8, _ text: borrowing Span<UInt8>) -> Bool {
+        mutating func take(_ byte: UInt8, _ text: borrowing Span<UInt8>) -> Bool {
             guard position < text.count, text[position] == byte else { return false }
             position += 1
             return true
         }
 
-        private mutating func space(_ text: borrowing Span<UInt8>) {
+        mutating func space(_ text: borrowing Span<UInt8>) {
             while position < text.count, [0x20, 0x0A, 0x0D, 0x09].contains(text[position]) {
                 position += 1
             }

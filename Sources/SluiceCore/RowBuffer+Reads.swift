@@ -204,7 +204,9 @@ extension RowBuffer {
     mutating func putText(
         _ table: Int, _ row: Int, _ column: Int, _ text: borrowing Span<UInt8>,
     ) {
-        if tables[table].mapping.values[column].type == .integer, let value = Number.integer(text) {
+        if tables[table].mapping.values[column].type == .integer,
+            tables[table].mapping.sources.isEmpty, let value = Number.integer(text)
+        {
             tables[table].set(row, column, .integer(value))
         } else {
             tables[table].set(row, column, copying: text)

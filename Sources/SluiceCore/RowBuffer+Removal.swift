@@ -97,9 +97,7 @@ extension RowBuffer {
     /// key, what is read does not replace it.
     mutating func spare(_ table: Int, _ row: Int) {
         let mapping = tables[table].mapping
-        guard mapping.type == .string, mapping.canKeep, mapping.values[0].type == .integer else {
-            return
-        }
+        guard mapping.isCounter, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
     }
 

@@ -9,13 +9,15 @@ extension RowBuffer {
         _ table: Int, _ key: Int, id: borrowing Span<UInt8>, count: Int, part: (Int) -> Bytes,
     ) {
         var misfit: Misfit?
-        let start = tables[table].appended.blob.count
+        let known = tables[table].appended.entries.count
         do throws(Misfit) {
-            try appendJSON(table, count: count, part: part)
+            try appendFields(table, count: count, part: part)
         } catch {
-            let excess = tables[table].appended.blob.count - start
-            tables[table].appended.blob.removeLast(excess)
             misfit = error
+            for column in tables[table].appended.columns.indices {
+                tables[table].appended.columns[column].truncate(to: known)
+                tables[table].appended.columns[column].appendNull()
+            }
         }
         let (milliseconds, sequence) = Self.split(id)
         if milliseconds == nil {
@@ -26,24 +28,41 @@ extension RowBuffer {
                 key: Int32(key),
                 milliseconds: milliseconds ?? 0,
                 sequence: sequence ?? 0,
-                end: tables[table].appended.blob.count,
                 misfit: misfit,
             )
         )
     }
 
-    private mutating func appendJSON(
+    private mutating func appendFields(
         _ table: Int, count: Int, part: (Int) -> Bytes,
     ) throws(Misfit) {
+        let mapping = tables[table].mapping
         // A field that is given twice: the last one counts, as in every JSON reader.
-        tables[table].appended.blob.append(UInt8(ascii: "{"))
+        var places = [Int?](repeating: nil, count: mapping.fields.count)
+        var json: Bytes = [UInt8(ascii: "{")]
         for index in stride(from: 0, to: count - 1, by: 2) {
-            if index > 0 { tables[table].appended.blob.append(UInt8(ascii: ",")) }
-            try JSONText.append(part(index).span, to: &tables[table].appended.blob)
-            tables[table].appended.blob.append(UInt8(ascii: ":"))
-            try JSONText.append(part(index + 1).span, to: &tables[table].appended.blob)
+            let name = part(index)
+            if let column = mapping.fields.firstIndex(of: name) {
+                places[column] = index + 1
+            } else if mapping.rest != nil {
+                if json.count > 1 { json.append(UInt8(ascii: ",")) }
+                try JSONText.append(name.span, to: &json)
+                json.append(UInt8(ascii: ":"))
+                try JSONText.append(part(index + 1).span, to: &json)
+            }
         }
-        tables[table].appended.blob.append(UInt8(ascii: "}"))
+        for (column, place) in places.enumerated() {
+            if let place {
+                let value = part(place)
+                try tables[table].appended.columns[column].append(text: value.span)
+            } else {
+                tables[table].appended.columns[column].appendNull()
+            }
+        }
+        guard let rest = mapping.rest else { return }
+        if json.count == 1 { return tables[table].appended.columns[rest].appendNull() }
+        json.append(UInt8(ascii: "}"))
+        tables[table].appended.columns[rest].append(blob: json)
     }
 
     private static func split(_ id: borrowing Span<UInt8>) -> (UInt64?, UInt64?) {

@@ -101,7 +101,7 @@ struct RowBuffer: ~Copyable {
             }
             if tables[table].readsUnknown || tables[table].rows[row].flags.contains(.setAside) {
                 makeOpaque(table, row)
-                if isAdd, tables[table].mapping.type == .string { spare(table, row) }
+                if isAdd, tables[table].mapping.isCounter { spare(table, row) }
                 return false
             }
             tables[table].rows[row].shape = .merge

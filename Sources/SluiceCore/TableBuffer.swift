@@ -33,7 +33,7 @@ struct TableBuffer {
         self.mapping = mapping
         self.hasher = hasher
         self.width = mapping.values.count
-        self.appended = StreamEntries()
+        self.appended = StreamEntries(mapping)
     }
 
     /// Bytes of memory that the table takes, about.
@@ -247,20 +247,23 @@ struct StreamEntries {
         let key: Int32
         let milliseconds: UInt64
         let sequence: UInt64
-        let end: Int
         let misfit: Misfit?
     }
 
     var entries: [Entry] = []
-    /// The entries' fields as JSON objects, one after the other.
-    var blob: Bytes = []
+    /// The entries' values; all null where an entry does not fit.
+    var columns: [ColumnVector]
+
+    init(_ mapping: TableMapping) {
+        columns = mapping.type == .stream ? mapping.values.map { ColumnVector($0.type) } : []
+    }
 
     var memory: Int {
-        entries.capacity * MemoryLayout<Entry>.stride + blob.capacity
+        entries.capacity * MemoryLayout<Entry>.stride + columns.reduce(0) { $0 + $1.memory }
     }
 
     mutating func removeAll() {
         entries.removeAll(keepingCapacity: entries.capacity < 1 << 16)
-        blob.removeAll(keepingCapacity: blob.capacity < 1 << 22)
+        for index in columns.indices { columns[index].removeAll() }
     }
 }

@@ -40,7 +40,12 @@ struct TableCut {
         _ row: Int, of table: borrowing TableBuffer, _ identity: RowIdentity,
     ) throws(Misfit) {
         let start = row * table.width
-        let cells = table.cells[start..<start + table.width]
+        var cells = table.cells[start..<start + table.width]
+        if !mapping.sources.isEmpty, [.value, .merge].contains(table.rows[row].shape) {
+            let columns = mapping.values.prefix(mapping.sources.count)
+            let filled = try ValueSource.cells(of: cells[start], mapping.sources, columns)
+            cells.replaceSubrange(start..<start + filled.count, with: filled)
+        }
         switch table.rows[row].shape {
         case .value:
             if table.rows[row].flags.contains(.spared) {
@@ -114,18 +119,17 @@ struct TableCut {
 
     /// Adds the entries of streams.
     mutating func append(_ entries: StreamEntries, of table: borrowing TableBuffer) {
-        var start = 0
-        for entry in entries.entries {
-            defer { start = entry.end }
+        for (index, entry) in entries.entries.enumerated() {
             let identity = RowIdentity(
                 key: table.keys[Int(entry.key)].bytes,
                 member: Array("\(entry.milliseconds)-\(entry.sequence)".utf8),
             )
             do throws(Misfit) {
                 if let misfit = entry.misfit { throw misfit }
-                let fields = Cell.bytes(Array(entries.blob[start..<entry.end]))
-                try changes.appends.append(
-                    identity, mapping, mapping.values.isEmpty ? [] : [fields])
+                try changes.appends.append(identity, mapping)
+                for column in entries.columns.indices {
+                    changes.appends.values[column].append(entries.columns[column], index)
+                }
             } catch {
                 deadLetters.append(letter(identity, error))
             }

@@ -120,13 +120,15 @@ public struct TableMapping: Hashable, Sendable {
     public let keys: KeyPattern
     /// Their Redis type.
     public let type: RedisType
-    /// The fields of a hash, in the order of their columns.
+    /// The fields of a hash or of stream entries, in the order of their columns.
     public let fields: [Bytes]
+    /// What the first columns take of the one value that fills them; empty where a column is a value.
+    public let sources: [ValueSource]
     /// The column of a member, or of a stream entry's identifier, which is part of the primary key.
     public let member: Column?
     /// All value columns.
     public let values: [Column]
-    /// The index of the value column that takes all other fields of a hash as a JSON object.
+    /// The index of the value column that takes all other fields as a JSON object.
     public let rest: Int?
     /// The index of the value column that takes the key's deadline.
     public let deadline: Int?
@@ -134,6 +136,9 @@ public struct TableMapping: Hashable, Sendable {
     public let settledAt: String?
     /// What becomes of a row when its key or member went.
     public let removal: RemovalPolicies
+
+    /// Whether INCR and its like are added in the column.
+    let isCounter: Bool
 
     /// The columns of the primary key: those of the key, then the member's.
     public var primaryKey: [Column] { keys.columns + (member.map { [$0] } ?? []) }
@@ -162,10 +167,11 @@ public struct TableMapping: Hashable, Sendable {
     ///   - name: The table's name in the database.
     ///   - keys: The keys that it maps.
     ///   - type: Their Redis type.
-    ///   - fields: The fields of a hash; its columns are the first of `columns`.
+    ///   - fields: The fields of a hash or of stream entries, of which `columns` are the columns.
+    ///   - sources: What each of `columns` takes of one value that fills them all.
     ///   - columns: The value columns without `rest` and the deadline.
     ///   - member: The column of a member or entry, for types that have many rows a key.
-    ///   - rest: The column for all other fields of a hash.
+    ///   - rest: The column for all other fields.
     ///   - deadline: The column for the key's deadline.
     ///   - settledAt: The column for the time of the commit.
     ///   - removal: What becomes of a row when its key or member went.
@@ -174,6 +180,7 @@ public struct TableMapping: Hashable, Sendable {
         keys: KeyPattern,
         type: RedisType,
         fields: [Bytes] = [],
+        sources: [ValueSource] = [],
         columns: [Column] = [],
         member: Column? = nil,
         rest: String? = nil,
@@ -195,6 +202,8 @@ public struct TableMapping: Hashable, Sendable {
         self.keys = keys
         self.type = type
         self.fields = fields
+        self.sources = sources
+        isCounter = type == .string && sources.isEmpty && columns.first?.type == .integer
         self.member = member
         self.values = values
         self.settledAt = settledAt

@@ -94,7 +94,7 @@ public struct RowComparison {
         let filter = conditions.isEmpty ? "" : " WHERE " + conditions.joined(separator: " AND ")
         for row in try query(sql + filter) {
             let texts = row.map { $0 ?? "null" }
-            let values = zip(texts.dropFirst(key.count), mapping.values).map(normal)
+            let values = zip(texts.dropFirst(key.count), mapping.values).map(found)
             rows[Array(texts.prefix(key.count))] = values
         }
         return rows
@@ -108,11 +108,34 @@ public struct RowComparison {
             : "CAST(round((julianday(\(name)) - 2440587.5) * 86400000) AS INTEGER)"
     }
 
+    // What the database answers, in the form in which it is compared.
+    private func found(_ text: String, _ column: Column) -> String {
+        guard isPostgres, column.type == .bytes, text.hasPrefix("\\x") else {
+            return normal(text, column)
+        }
+        var digits = text.utf8.dropFirst(2)
+        var bytes: [UInt8] = []
+        while digits.count >= 2 {
+            bytes.append(UInt8(String(decoding: digits.prefix(2), as: UTF8.self), radix: 16) ?? 0)
+            digits = digits.dropFirst(2)
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// What a text of Redis means in a column, in the form in which it is compared.
+    func meant(_ text: String, _ column: Column) -> String {
+        guard column.type == .timestamp else { return normal(text, column) }
+        return Timestamp.microseconds(Array(text.utf8).span).map { "\($0 / 1_000)" } ?? text
+    }
+
     private func normal(_ text: String, _ column: Column) -> String {
         guard text != "null" else { return text }
         switch column.type {
         case .real: return Double(text).map { "\($0)" } ?? text
         case .json: return Self.canonical(text)
+        case .boolean:
+            return ["1", "t", "true", "yes", "on"].contains(text.lowercased()) ? "1" : "0"
+        case .decimal: return Decimal(string: text).map { "\($0)" } ?? text
         default: return text
         }
     }
@@ -168,15 +191,26 @@ public struct RowComparison {
             try await redis.send(command).map { $0 ?? "null" }
         }
         switch mapping.type {
+        case .string where !mapping.sources.isEmpty:
+            let text = try await texts("GET", key)[0]
+            let values = try await derived(mapping, key, text, redis)
+            return [(nil, values + (try await deadline(mapping, key, redis)))]
+        case .sortedSet where !mapping.sources.isEmpty:
+            let pairs = try await texts("ZRANGE", key, "0", "-1", "WITHSCORES")
+            var rows: [(String?, [String])] = []
+            for index in stride(from: 0, to: pairs.count, by: 2) {
+                rows.append((pairs[index], try await place(mapping, key, pairs, index, redis)))
+            }
+            return rows
         case .string:
-            let value = normal(try await texts("GET", key)[0], mapping.values[0])
+            let value = meant(try await texts("GET", key)[0], mapping.values[0])
             return [(nil, [value] + (try await deadline(mapping, key, redis)))]
         case .hash:
             return [(nil, try await hash(mapping, key, redis))]
         case .sortedSet:
             let pairs = try await texts("ZRANGE", key, "0", "-1", "WITHSCORES")
             return stride(from: 0, to: pairs.count, by: 2).map { index in
-                (pairs[index], [normal(pairs[index + 1], mapping.values[0])])
+                (pairs[index], [meant(pairs[index + 1], mapping.values[0])])
             }
         case .set: return try await texts("SMEMBERS", key).map { ($0, []) }
         case .list:
@@ -185,7 +219,7 @@ public struct RowComparison {
             let text = Self.canonical(String(decoding: data, as: UTF8.self))
             return [(nil, [text] + (try await deadline(mapping, key, redis)))]
         case .stream:
-            return try await entries(key, redis)
+            return try await entries(mapping, key, redis)
         }
     }
 
@@ -205,25 +239,29 @@ public struct RowComparison {
         for index in stride(from: 0, to: pairs.count, by: 2) {
             fields[pairs[index]] = pairs[index + 1]
         }
+        return columns(mapping, of: fields) + (try await deadline(mapping, key, redis))
+    }
+
+    // The fields that have columns, then the rest as one object.
+    private func columns(_ mapping: TableMapping, of all: [String: String]) -> [String] {
+        var fields = all
         var values = zip(mapping.fields, mapping.values).map { field, column -> String in
             guard let text = fields.removeValue(forKey: String(decoding: field, as: UTF8.self))
             else { return "null" }
-            if column.type == .timestamp {
-                return Timestamp.microseconds(Array(text.utf8).span).map { "\($0 / 1_000)" } ?? text
-            }
-            return normal(text, column)
+            return meant(text, column)
         }
         if mapping.rest != nil {
-            let data = try JSONSerialization.data(withJSONObject: fields)
+            let data = try? JSONSerialization.data(withJSONObject: fields)
             values.append(
-                fields.isEmpty ? "null" : Self.canonical(String(decoding: data, as: UTF8.self)))
+                fields.isEmpty
+                    ? "null" : Self.canonical(String(decoding: data ?? Data(), as: UTF8.self)))
         }
-        return values + (try await deadline(mapping, key, redis))
+        return values
     }
 
     // XRANGE nests, so its flat texts are taken apart with the help of XLEN and identifiers alone.
     private func entries(
-        _ key: String, _ redis: RedisClient,
+        _ mapping: TableMapping, _ key: String, _ redis: RedisClient,
     ) async throws -> [(String?, [String])] {
         let script = """
             local out = {}
@@ -237,7 +275,8 @@ public struct RowComparison {
             """
         let texts = try await redis.send("EVAL_RO", script, "1", key).map { $0 ?? "null" }
         return stride(from: 0, to: texts.count, by: 2).map { index in
-            (texts[index], [Self.canonical(texts[index + 1])])
+            let object = try? JSONSerialization.jsonObject(with: Data(texts[index + 1].utf8))
+            return (texts[index], columns(mapping, of: object as? [String: String] ?? [:]))
         }
     }
 }

@@ -113,6 +113,16 @@ struct ConfigurationReaderTests {
                 "tables: { a: { keys: 'k:<i>', stream: { id: i2, fields: f }, on_delete: delete } }",
                 "append-only"
             ),
+            ("tables: { a: { keys: 'k:<i>', json: { user.id: x } } }", "no path into a document"),
+            ("tables: { a: { keys: 'k:<i>', json: { $.n: 'x:int' } } }", "no type of a column"),
+            ("tables: { a: { keys: 'k:<i>', json: {} } }", "expected paths"),
+            ("tables: { a: { keys: 'k:<i>', hyperloglog: {} } }", "count: visitors"),
+            ("tables: { a: { keys: 'k:<i>', sorted_set: { member: m } } }", "longitude"),
+            (
+                "tables: { a: { keys: 'k:<i>', stream: { id: e, fields: f }, rest: r } }",
+                "belongs to hash tables, and to streams"
+            ),
+            ("tables: { a: { keys: 'k:<i>', stream: { id: e } } }", "or columns as in"),
             (
                 "redis: { capture: tracking }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
                 "planned"

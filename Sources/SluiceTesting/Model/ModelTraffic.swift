@@ -34,8 +34,7 @@ public struct ModelTraffic {
         ),
         TableMapping(
             name: "events", keys: pattern("x:", "id"), type: .stream,
-            columns: [Column(name: "payload", type: .json)],
-            member: Column(name: "event", type: .text),
+            member: Column(name: "event", type: .text), rest: "payload",
         ),
     ]
 
