@@ -97,7 +97,10 @@ package struct KeptPlan {
         let rows = changes.spared.identities
         guard !rows.isEmpty else { return }
         var replaced: [Int] = []
-        var added = Merge(columns: [0], actions: [.add], isUpsert: true, mapping: mapping)
+        let deadline = mapping.deadline
+        var added = Merge(
+            columns: [0] + (deadline.map { [$0] } ?? []),
+            actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true, mapping: mapping)
         for index in rows.indices {
             guard let state = state(rows[index]), state != .doubtful else {
                 replaced.append(index)
@@ -110,8 +113,8 @@ package struct KeptPlan {
             let isWhole = state == .gone && !changes.sparedIsBroken[index]
             let delta = isWhole ? whole : changes.sparedAdds[index]
             remember(rows[index], .back, instead: state)
-            guard delta != 0 else { continue }
-            added.rows.append(changes.spared, index, values: [delta])
+            guard delta != 0 || deadline != nil else { continue }
+            added.rows.append(changes.spared, index, total: delta, deadline: deadline)
         }
         guard replaced.count < rows.count else { return changes.mergeSpared() }
         changes.spared = changes.spared.selecting(replaced)
@@ -196,15 +199,19 @@ extension TableChanges {
 }
 
 extension RowSet {
-    fileprivate mutating func append(_ other: RowSet, _ row: Int, values: [Int64]? = nil) {
+    fileprivate mutating func append(_ other: RowSet, _ row: Int) {
+        appendKey(other, row)
+        for index in values.indices { values[index].append(other.values[index], row) }
+    }
+
+    fileprivate mutating func append(_ other: RowSet, _ row: Int, total: Int64, deadline: Int?) {
+        appendKey(other, row)
+        values[0].append(integer: total)
+        if let deadline { values[1].append(other.values[deadline], row) }
+    }
+
+    private mutating func appendKey(_ other: RowSet, _ row: Int) {
         identities.append(other.identities[row])
         for index in key.indices { key[index].append(other.key[index], row) }
-        for index in self.values.indices {
-            if let values {
-                self.values[index].append(integer: values[index])
-            } else {
-                self.values[index].append(other.values[index], row)
-            }
-        }
     }
 }

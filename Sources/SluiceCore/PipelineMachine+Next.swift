@@ -82,7 +82,11 @@ extension PipelineMachine {
         }
         // Rows that can't be closed in time are committed loose.
         guard let closingSince else { return false }
-        return closingSince + policy.closingMax <= now
+        return closingSince + closingMax <= now
+    }
+
+    private var closingMax: Duration {
+        interpreter.buffer.scanCount > 0 ? policy.scanClosingMax : policy.closingMax
     }
 
     private mutating func cut(now: Duration) -> Batch {
@@ -111,7 +115,7 @@ extension PipelineMachine {
         counters.setAside += rows.deadLetters.count
         flight = Flight(
             to: to, rows: batch.rowCount, since: dirtySince,
-            isClosed: !loose.contains { $0.offset == nil },
+            isClosed: to.isBaselineDone && !loose.contains { $0.offset == nil },
         )
         dirtySince = nil
         closingSince = nil
@@ -142,16 +146,28 @@ extension PipelineMachine {
         guard reading == nil, isLinkUp, gap == nil, interpreter.buffer.opaqueCount > 0 else {
             return nil
         }
-        guard baseline.isRunning || closingSince != nil || isMemoryFull, pauseUntil <= now else {
-            return nil
+        let isScanning = interpreter.buffer.scanCount > 0
+        guard baseline.isRunning || closingSince != nil || isMemoryFull || isScanning,
+            pauseUntil <= now
+        else { return nil }
+        // A key larger than the buffer goes on when what was read of it is in the database.
+        if isScanning, isMemoryFull {
+            guard flight == nil, interpreter.buffer.dirtyCount == 0 else { return nil }
+            forgetClean()
+            if isMemoryFull { return nil }
         }
         var items: [RowBuffer.Opaque] = []
-        while items.count < policy.readsMax, let item = interpreter.buffer.nextToRead() {
+        var weight = 0
+        while weight < policy.readsMax, let item = interpreter.buffer.nextToRead() {
             items.append(item)
+            weight += item.row == nil ? policy.pageWeight : 1
         }
         guard !items.isEmpty else { return nil }
         reading = items
-        return .read(items.map { interpreter.buffer.readItem(for: $0) })
+        return .read(
+            items.map {
+                interpreter.buffer.readItem(for: $0, pageMembers: policy.pageMembers)
+            })
     }
 
     private mutating func scan(now: Duration) -> Action? {
@@ -175,7 +191,7 @@ extension PipelineMachine {
         var deadlines: [Duration] = []
         if flight == nil {
             if let dirtySince { deadlines.append(dirtySince + policy.interval) }
-            if let closingSince { deadlines.append(closingSince + policy.closingMax) }
+            if let closingSince { deadlines.append(closingSince + closingMax) }
             if isBehind {
                 deadlines.append(positionWritten + policy.positionInterval)
             }

@@ -8,6 +8,7 @@ extension PipelineMachine {
         committed = flight.to
         if flight.isClosed, committed.position?.history == processed?.history {
             closedOffset = max(closedOffset, committed.position?.offset ?? 0)
+            hasClosed = true
         }
         positionWritten = now
         counters.commits += 1
@@ -32,7 +33,7 @@ extension PipelineMachine {
         guard let items = reading else { return }
         // Another history's offset means nothing here, and an older one would be a lie.
         guard gap == nil, let processed, history == processed.history, offset >= processed.offset,
-            results.count == items.count
+            results.count == items.count, !isReadStale
         else { return readFailed(now: now, pause: policy.baselinePause) }
         reading = nil
         for (item, result) in zip(items, results) {
@@ -46,6 +47,7 @@ extension PipelineMachine {
             pauseUntil = now + policy.baselinePause
         } else {
             counters.reads += items.count
+            if interpreter.buffer.scanCount > 0 { pauseUntil = now + policy.baselinePause }
         }
         if dirtySince == nil, interpreter.buffer.dirtyCount > 0 { dirtySince = now }
     }
@@ -54,6 +56,7 @@ extension PipelineMachine {
     public mutating func readFailed(now: Duration, pause: Duration) {
         guard let items = reading else { return }
         reading = nil
+        isReadStale = false
         for item in items { interpreter.buffer.returnToRead(item) }
         pauseUntil = max(pauseUntil, now + pause)
     }

@@ -56,6 +56,8 @@ public struct PipelineMachine: ~Copyable {
     var strays: Set<String>
     var flight: Flight?
     var reading: [RowBuffer.Opaque]?
+    /// Whether the read under way asks with cursors of another server.
+    var isReadStale = false
     // The baseline that a scan or sweep under way is for.
     var scanning: Int?
     var sweeping: Int?
@@ -75,6 +77,8 @@ public struct PipelineMachine: ~Copyable {
     /// The last position that was committed with no row left to be read: rows that were not read are
     /// neither in the database nor in the dead letters, so nothing beyond may be acknowledged.
     var closedOffset: Int64 = 0
+    /// Whether there was such a position in this history; an offset may be zero.
+    var hasClosed = false
     var stage = TransactionStage()
     /// Whether the next command removes a key of which the cause is not known yet.
     var isCauseWanted = false
@@ -112,6 +116,7 @@ public struct PipelineMachine: ~Copyable {
         hasLoose = !stored.loose.isEmpty
         if !stored.loose.contains(where: { $0.offset == nil }) {
             closedOffset = stored.checkpoint.position?.offset ?? 0
+            hasClosed = stored.checkpoint.isBaselineDone
         }
         interpreter = Interpreter(mappings: mappings, database: database, seed: seed)
         baseline = Baseline(mappings: mappings)
@@ -128,8 +133,8 @@ public struct PipelineMachine: ~Copyable {
 
     /// Whether the stream must wait: a read is under way, a cause is wanted, or there is no room.
     public var isHolding: Bool {
-        isCauseWanted || reading != nil || gap != nil || halt != nil || isMemoryFull
-            || isDraining && isClosed
+        isCauseWanted || reading != nil || gap != nil || halt != nil
+            || isMemoryFull && mayMakeRoom || isDraining && isClosed
     }
 
     // Whether every row that was read is closed: then a drain takes no more of the stream.
@@ -137,6 +142,9 @@ public struct PipelineMachine: ~Copyable {
         interpreter.buffer.opaqueCount == 0
             && interpreter.buffer.readOffsetMax <= processed?.offset ?? .max
     }
+
+    // When nothing is to be written, rows that were read stay until the stream is past their offset.
+    private var mayMakeRoom: Bool { flight != nil || interpreter.buffer.dirtyCount > 0 }
 
     var isMemoryFull: Bool { interpreter.buffer.memory > policy.bufferMemoryMax }
 
@@ -307,6 +315,7 @@ public struct PipelineMachine: ~Copyable {
         guard let history, history != processed?.history else { return }
         processed?.history = history
         acknowledgedOffset = 0
+        isReadStale = reading != nil
         // What was read from the old server beyond this point, the new one may never have had.
         guard let processed else { return }
         if isSwap { gap = processed }
@@ -324,6 +333,7 @@ public struct PipelineMachine: ~Copyable {
         stage.reset()
         acknowledgedOffset = 0
         closedOffset = 0
+        hasClosed = false
         if processed == nil {
             processed = position
             received = position.offset
@@ -353,13 +363,17 @@ public struct PipelineMachine: ~Copyable {
     }
 
     /// What may be acknowledged to Redis: the database has everything up to there.
-    public mutating func acknowledgement() -> Int64 {
+    public mutating func acknowledgement() -> Int64 { settledOffset() ?? 0 }
+
+    /// Up to where the database has everything, or nil while that can't be said: a baseline is read.
+    public mutating func settledOffset() -> Int64? {
         guard let processed, committed.isBaselineDone, !baseline.isRunning, gap == nil,
             committed.position?.history == processed.history
-        else { return 0 }
+        else { return nil }
         let isClean =
             flight == nil && interpreter.buffer.dirtyCount == 0
             && interpreter.buffer.opaqueCount == 0 && !hasLoose
+        guard isClean || hasClosed else { return nil }
         let offset = isClean ? processed.offset : closedOffset
         acknowledgedOffset = max(acknowledgedOffset, offset)
         return acknowledgedOffset

@@ -8,6 +8,10 @@ public struct PipelinePolicy: Hashable, Sendable {
     public var memoryMax: Int
     /// The most rows or keys read in one transaction: Redis answers nobody else meanwhile.
     public var readsMax = 200
+    /// The members that one page of a set or sorted set holds, about: Redis reads small ones at once.
+    public var pageMembers = 500
+    /// How many rows a page of members counts as among ``readsMax``.
+    public var pageWeight = 4
     /// The keys that one SCAN looks at.
     public var scanCount = 500
     /// The pause between two chunks of a baseline, so that Redis's other clients do not feel it.
@@ -16,6 +20,8 @@ public struct PipelinePolicy: Hashable, Sendable {
     public var sweepMax = 500
     /// How long a cut waits for rows to be read before they are committed loose.
     public var closingMax = Duration.seconds(2)
+    /// How long a cut waits for keys that are read page by page.
+    public var scanClosingMax = Duration.seconds(30)
     /// How often a position without rows is written.
     public var positionInterval = Duration.seconds(1)
 

@@ -6,6 +6,10 @@ public struct ReadItem: Hashable, Sendable {
         case key
         /// One member of a set or sorted set.
         case member(Bytes)
+        /// These fields of a hash.
+        case fields([Bytes])
+        /// A page of a set or sorted set, from a cursor, of about so many members.
+        case members(cursor: Bytes, count: Int)
         /// A page of a stream, from after this identifier, or from its start when empty.
         case entries(after: Bytes)
     }
@@ -38,6 +42,9 @@ public enum ReadValue: Hashable, Sendable {
     case single(Bytes)
     /// Fields and values, or members and scores, in turn; for sets and lists, the elements.
     case elements([Bytes])
+    /// Members, and the scores of a sorted set in turn; and where the next page begins, `0` if this is
+    /// the last.
+    case page([Bytes], next: Bytes)
     /// Stream entries.
     case entries([StreamEntry])
 }

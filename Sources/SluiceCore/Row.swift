@@ -86,7 +86,7 @@ private final class MisfitBox {
 /// One key of a mapped table.
 struct Key {
     struct Flags: OptionSet {
-        let rawValue: UInt8
+        let rawValue: UInt16
         /// All rows of the key go, except those that were put since.
         static let cleared = Flags(rawValue: 1)
         /// The whole key must be read.
@@ -103,6 +103,8 @@ struct Key {
         static let marking = Flags(rawValue: 64)
         /// It was read, and Redis has no such key; why is still to be seen.
         static let missing = Flags(rawValue: 128)
+        /// Its members are being read page by page, and the stream says what changes meanwhile.
+        static let scanning = Flags(rawValue: 256)
     }
 
     var bytes: Bytes = []
@@ -110,6 +112,8 @@ struct Key {
     var first: Int32 = -1
     var flags: Flags = []
     var readOffset = Int64.min
-    /// Where the next page of a stream begins, empty for its start.
+    /// The offset of the last page that was read of it: up to there its rows may be newer.
+    var readUntil = Int64.min
+    /// Where the next page of a stream or of members begins, empty for its start.
     var cursor: Bytes = []
 }

@@ -126,12 +126,12 @@ extension RowBuffer {
             }
             for key in buffer.keys where !key.flags.contains(.free) {
                 let isOpen = !key.flags.isDisjoint(with: [.opaque, .missing])
-                guard isOpen || key.readOffset > offset else { continue }
+                guard isOpen || key.readUntil > offset else { continue }
                 loose.append(
                     LooseRow(
                         table: buffer.mapping.name,
                         identity: RowIdentity(key: key.bytes),
-                        offset: isOpen ? nil : key.readOffset,
+                        offset: isOpen ? nil : key.readUntil,
                     )
                 )
             }
@@ -150,8 +150,8 @@ extension RowBuffer {
             for key in tables[table].keys.indices {
                 let flags = tables[table].keys[key].flags
                 let busy: Key.Flags = [.free, .cleared, .opaque, .queued, .reading, .missing]
-                guard flags.isDisjoint(with: busy),
-                    tables[table].keys[key].readOffset <= processed
+                guard flags.isDisjoint(with: busy) || flags.contains(.scanning),
+                    tables[table].keys[key].readUntil <= processed
                 else { continue }
                 forgetClean(table, key, processed: processed)
             }
@@ -160,7 +160,9 @@ extension RowBuffer {
 
     private mutating func forgetClean(_ table: Int, _ key: Int, processed: Int64) {
         let isOneRow = tables[table].mapping.isOneRowPerKey
-        var isKeyUsed = tables[table].mapping.type == .stream && tables[table].hasAppended
+        var isKeyUsed =
+            tables[table].mapping.type == .stream && tables[table].hasAppended
+            || tables[table].keys[key].flags.contains(.scanning)
         forEachRow(table, key) { buffer, row in
             let busy: Row.Flags = [.dirty, .queued, .setAside, .reading, .gone]
             let state = buffer.tables[table].rows[row]
@@ -184,6 +186,7 @@ extension RowBuffer {
                 if tables[table].keys[key].flags.contains(.free) { continue }
                 leaveOpaque(table, key: key)
                 tables[table].keys[key].readOffset = .min
+                tables[table].keys[key].readUntil = .min
                 forEachRow(table, key) { buffer, row in
                     buffer.leaveOpaque(table, row)
                     buffer.tables[table].fill(row, with: .unchanged)
@@ -204,10 +207,13 @@ extension RowBuffer {
     /// Forgets values that were read beyond a point of the stream, and has them read again: the
     /// server that this point was read from may be gone, and its successor never have had them.
     mutating func rereadBeyond(_ offset: Int64) {
+        restartScans()
+        rereadMissing()
         for table in tables.indices {
             for key in tables[table].keys.indices
-            where tables[table].keys[key].readOffset > offset {
+            where tables[table].keys[key].readUntil > offset {
                 tables[table].keys[key].readOffset = .min
+                tables[table].keys[key].readUntil = .min
                 makeKeyOpaque(table, key, isBaseline: false)
             }
             for row in tables[table].rows.indices
@@ -222,10 +228,27 @@ extension RowBuffer {
                 }
             }
         }
-        missing = []
-        missingUntil = .min
         readOffsetMax = .min
         looseOffsetMax = .min
+    }
+
+    // The removal that was waited for may not be in the new history.
+    private mutating func rereadMissing() {
+        for item in missing {
+            if let row = item.row {
+                guard tables[item.table].rows[row].shape == .missing,
+                    Int(tables[item.table].rows[row].key) == item.key
+                else { continue }
+                tables[item.table].rows[row].readOffset = .min
+                makeOpaque(item.table, row)
+            } else if tables[item.table].keys[item.key].flags.contains(.missing) {
+                tables[item.table].keys[item.key].readOffset = .min
+                tables[item.table].keys[item.key].readUntil = .min
+                makeKeyOpaque(item.table, item.key, isBaseline: false)
+            }
+        }
+        missing = []
+        missingUntil = .min
     }
 }
 

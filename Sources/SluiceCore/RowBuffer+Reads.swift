@@ -1,19 +1,26 @@
 extension RowBuffer {
     /// What is to be asked for an opaque row or key.
-    func readItem(for opaque: Opaque) -> ReadItem {
+    func readItem(for opaque: Opaque, pageMembers: Int) -> ReadItem {
         let table = tables[opaque.table]
         let mapping = table.mapping
+        let key = table.keys[opaque.key]
         let target: ReadItem.Target =
-            if mapping.type == .stream {
-                .entries(after: table.keys[opaque.key].cursor)
-            } else if let row = opaque.row, !mapping.isOneRowPerKey {
-                .member(table.rows[row].member)
-            } else {
-                .key
+            switch mapping.type {
+            case .stream: .entries(after: key.cursor)
+            case .hash where mapping.rest == nil: .fields(mapping.fields)
+            case .string, .hash, .list: .key
+            case .set, .sortedSet:
+                if let row = opaque.row {
+                    .member(table.rows[row].member)
+                } else {
+                    .members(
+                        cursor: key.cursor.isEmpty ? Baseline.firstCursor : key.cursor,
+                        count: pageMembers)
+                }
             }
         return ReadItem(
             type: mapping.type,
-            key: table.keys[opaque.key].bytes,
+            key: key.bytes,
             target: target,
             wantsDeadline: mapping.deadline != nil,
         )
@@ -29,7 +36,9 @@ extension RowBuffer {
     mutating func apply(
         _ result: ReadResult, to opaque: Opaque, at offset: Int64, until: Int64,
     ) {
-        if result.value == .missing, tables[opaque.table].mapping.needsCause {
+        if result.isMissing(isFirst: tables[opaque.table].keys[opaque.key].cursor.isEmpty),
+            tables[opaque.table].mapping.needsCause
+        {
             missingUntil = max(missingUntil, until)
             missing.append(opaque)
             readOffsetMax = max(readOffsetMax, until)
@@ -78,8 +87,8 @@ extension RowBuffer {
         case .elements(let elements):
             beginPut(table, row)
             putElements(elements, table, row)
-        case .entries:
-            preconditionFailure("a row is not read as stream entries")
+        case .entries, .page:
+            preconditionFailure("a row is not read page by page")
         }
         if tables[table].rows[row].shape == .value, let column = tables[table].mapping.deadline {
             tables[table].set(row, column, result.deadline.map(Cell.integer) ?? .null)
@@ -121,43 +130,40 @@ extension RowBuffer {
         _ result: ReadResult, _ table: Int, _ key: Int, at offset: Int64,
     ) {
         guard tables[table].keys[key].flags.contains(.opaque) else { return }
-        let isBaseline = tables[table].keys[key].flags.contains(.baseline)
-        leaveOpaque(table, key: key)
-        tables[table].keys[key].readOffset = offset
+        let isScanning = tables[table].keys[key].flags.contains(.scanning)
         let mapping = tables[table].mapping
         var members: [Bytes] = []
         switch result.value {
-        case .missing where mapping.needsCause:
+        case .page(let elements, let next) where isScanning || next != Baseline.firstCursor:
+            return applyPage(elements, next: next, table, key, at: offset)
+        // Another type, of which the stream will say how it came about.
+        case .wrongType where isScanning:
+            tables[table].keys[key].readUntil = offset
+            return leaveOpaque(table, key: key)
+        case .page(let elements, _): members = elements
+        case .missing, .wrongType: break
+        case .single, .entries, .elements: preconditionFailure("a key is read page by page")
+        }
+        let isMissing = members.isEmpty && result.value != .wrongType
+        let isBaseline = tables[table].keys[key].flags.contains(.baseline)
+        leaveOpaque(table, key: key)
+        tables[table].keys[key].readOffset = offset
+        tables[table].keys[key].readUntil = offset
+        if isMissing, mapping.needsCause {
             tables[table].keys[key].flags.insert(.missing)
             opaqueCount += 1
             return
-        case .missing: break
-        case .wrongType:
-            if !isMappedElsewhere(tables[table].keys[key].bytes, than: table) {
-                let none: Bytes = []
-                let row = tables[table].member(none.span, of: key)
-                tables[table].rows[row].misfit = wrongType(table)
-                touch(table, row)
-            }
-        case .elements(let elements): members = elements
-        case .single, .entries: preconditionFailure("a key is read whole")
         }
-        if !isBaseline || members.isEmpty, mapping.removal.onDelete != .keep {
-            let marks = mapping.removal.onDelete != .delete
-            tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
-            touchKey(table, key)
+        if result.value == .wrongType,
+            !isMappedElsewhere(tables[table].keys[key].bytes, than: table)
+        {
+            let none: Bytes = []
+            let row = tables[table].member(none.span, of: key)
+            tables[table].rows[row].misfit = wrongType(table)
+            touch(table, row)
         }
-        let step = mapping.type == .sortedSet ? 2 : 1
-        for index in stride(from: 0, to: members.count - step + 1, by: step) {
-            let member = members[index]
-            let row = tables[table].member(member.span, of: key)
-            beginPut(table, row)
-            if step == 2 {
-                let score = members[index + 1]
-                putScore(table, row, score.span)
-            }
-            tables[table].rows[row].readOffset = offset
-        }
+        if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
+        putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in
             let isSeen = buffer.tables[table].rows[row].readOffset == offset
             guard !isSeen, buffer.tables[table].rows[row].shape != .absent,
@@ -173,6 +179,7 @@ extension RowBuffer {
         let (table, key) = (opaque.table, opaque.key)
         guard tables[table].keys[key].flags.contains(.opaque) else { return }
         tables[table].keys[key].readOffset = offset
+        tables[table].keys[key].readUntil = offset
         guard case .entries(let entries) = result.value else {
             // Gone, or of another type: an append-only table keeps what it has.
             return leaveOpaque(table, key: key)
@@ -243,5 +250,17 @@ extension RowBuffer {
             return index
         }
         return nil
+    }
+}
+
+extension ReadResult {
+    // A page without members is of a key that is not there, if it is the first and the last.
+    fileprivate func isMissing(isFirst: Bool) -> Bool {
+        switch value {
+        case .missing: true
+        case .page(let elements, let next):
+            isFirst && elements.isEmpty && next == Baseline.firstCursor
+        default: false
+        }
     }
 }

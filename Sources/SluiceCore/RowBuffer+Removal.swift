@@ -124,10 +124,13 @@ extension RowBuffer {
     /// Removes all rows of a key as its table's policy says, but for those that were read at a
     /// later offset than the removal's.
     mutating func clear(_ table: Int, _ key: Int, at offset: Int64, _ cause: RemovalCause?) {
+        let isScanning = tables[table].keys[key].flags.contains(.scanning)
         leaveOpaque(table, key: key)
         let policy = cause.map { tables[table].mapping.removal[$0] }
         switch policy {
         case .keep, nil:
+            // Members that were not seen yet stay too.
+            if isScanning { tables[table].keys[key].flags.subtract([.cleared, .marking]) }
             let kept: Kept = policy == nil ? .doubtful : .gone
             if policy == nil { doubtful += 1 }
             tables[table].keptKeys[Int32(key)] = kept
@@ -179,11 +182,15 @@ extension RowBuffer {
         for key in tables[table].keys.indices
         where !tables[table].keys[key].flags.contains(.free) {
             let state = tables[table].keys[key]
-            let isOlder = offset > state.readOffset || state.flags.contains(.missing)
+            let isMissing = state.flags.contains(.missing)
+            let isOlder = offset > state.readOffset || isMissing
             if isOlder { leaveOpaque(table, key: key) }
+            // What was read missing before its removal was seen: from here on the stream says all.
+            if isMissing { tables[table].keys[key].readOffset = .min }
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
                 let isRowOlder = offset > state.readOffset || state.shape == .missing
+                if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
                 if isOlder, isRowOlder {
                     buffer.keepWithKey(table, row, .gone)
                 } else {

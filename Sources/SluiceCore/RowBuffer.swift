@@ -14,6 +14,8 @@ struct RowBuffer: ~Copyable {
     /// Rows and keys that wait for a read, oldest first; some may be resolved by now.
     private(set) var toRead: [Opaque] = []
     private var toReadStart = 0
+    /// How many keys are read page by page.
+    var scanCount = 0
     /// How many rows and keys are opaque.
     var opaqueCount = 0
     /// The highest offset at which a row was read since the last cut.
@@ -67,7 +69,7 @@ struct RowBuffer: ~Copyable {
     func isCurrent(_ table: Int, key: Int, at offset: Int64) -> Bool {
         let flags = tables[table].keys[key].flags
         return offset > tables[table].keys[key].readOffset
-            && (flags.isDisjoint(with: .opaque) || flags.contains(.baseline))
+            && (flags.isDisjoint(with: .opaque) || !flags.isDisjoint(with: [.baseline, .scanning]))
     }
 
     /// Makes a row ready for a change of some of its cells; false when the change is absorbed.
@@ -93,6 +95,10 @@ struct RowBuffer: ~Copyable {
             return false
         case .untouched:
             let key = Int(tables[table].rows[row].key)
+            if tables[table].keys[key].flags.contains(.scanning) {
+                makeOpaque(table, row)
+                return false
+            }
             if tables[table].isWiped
                 || !tables[table].keys[key].flags.isDisjoint(with: [.cleared, .missing])
             {
@@ -159,7 +165,9 @@ struct RowBuffer: ~Copyable {
         switch tables[table].rows[row].shape {
         case .untouched:
             if tables[table].readsUnknown || tables[table].rows[row].flags.contains(.setAside) {
-                return makeOpaque(table, row)
+                makeOpaque(table, row)
+                // A deadline says nothing of the value.
+                return spare(table, row)
             }
             tables[table].rows[row].shape = .update
         case .absent, .opaque, .missing: return
@@ -225,6 +233,7 @@ struct RowBuffer: ~Copyable {
         if !isBaseline {
             if mapping.type != .stream { dropRows(table, key, at: offset) }
             tables[table].keys[key].flags.remove(.baseline)
+            restartScan(table, key)
         }
         guard !tables[table].keys[key].flags.contains(.opaque) else { return }
         leaveOpaque(table, key: key)
@@ -288,6 +297,7 @@ struct RowBuffer: ~Copyable {
 
     mutating func leaveOpaque(_ table: Int, key: Int) {
         guard !tables[table].keys[key].flags.isDisjoint(with: [.opaque, .missing]) else { return }
+        endScan(table, key)
         tables[table].keys[key].flags.subtract([.opaque, .baseline, .missing])
         opaqueCount -= 1
     }

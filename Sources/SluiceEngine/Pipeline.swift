@@ -274,7 +274,9 @@ public actor Pipeline: Service {
 
     /// Tells Redis what the database has, if that is more than before or asked for.
     func sendAcknowledgement(isWanted: Bool) {
-        guard let offset = machine?.acknowledgement() else { return }
+        guard machine != nil else { return }
+        let settled = machine?.settledOffset() ?? nil
+        let offset = settled ?? 0
         // Not before the stream flows: an offset of another history would stay at the server, which
         // keeps the highest, and each acknowledgement puts off the snapshot that it waits to send.
         if offset > acknowledged || isWanted, isStreaming, let link, link.isActive {
@@ -282,18 +284,18 @@ public actor Pipeline: Service {
             acknowledged = offset
         }
         machine?.isAcknowledgementWanted = false
-        answerFlushes(offset)
+        answerFlushes(settled)
     }
 
     /// Answers those who wait for an offset; in another history it will never come.
-    private func answerFlushes(_ offset: Int64) {
+    private func answerFlushes(_ offset: Int64?) {
         guard isStreaming, let history = machine?.processed?.history else { return }
         let waiting = flushes
         flushes = []
         for flush in waiting {
             if flush.history != history {
                 flush.continuation.resume(returning: false)
-            } else if flush.offset <= offset {
+            } else if let offset, flush.offset <= offset {
                 flush.continuation.resume(returning: true)
             } else {
                 flushes.append(flush)

@@ -102,6 +102,14 @@ package final class KeyReader: Sendable {
                 "XRANGE", start, Array("+".utf8), Array("COUNT".utf8),
                 Array("\(ReadItem.streamPageMax)".utf8),
             )
+        case (_, .members(let cursor, let count)):
+            let scan = item.type == .sortedSet ? "ZSCAN" : "SSCAN"
+            value = command(scan, cursor, Array("COUNT".utf8), Array("\(count)".utf8))
+        case (_, .fields(let fields)):
+            // No field may be there in a hash of others; and without columns only that it is there.
+            let size = command("HLEN")
+            let read = fields.isEmpty ? [size] : [[Array("HMGET".utf8), item.key] + fields, size]
+            return item.wantsDeadline ? read + [command("PEXPIRETIME")] : read
         case (.string, .key): value = command("GET")
         case (.hash, .key): value = command("HGETALL")
         case (.list, .key): value = command("LRANGE", zero, end)
@@ -115,9 +123,13 @@ package final class KeyReader: Sendable {
     private static func results(for items: [ReadItem], _ values: [RESPValue]) -> [ReadResult] {
         var index = 0
         return items.map { item in
-            let value = values[index]
+            var value = values[index]
             var deadline: Int64?
             index += 1
+            if case .fields(let fields) = item.target {
+                if !fields.isEmpty { index += 1 }
+                value = pairs(fields, value, size: values[index - 1])
+            }
             if item.wantsDeadline {
                 deadline = values[index].integer.flatMap { $0 >= 0 ? $0 : nil }
                 index += 1
@@ -126,7 +138,29 @@ package final class KeyReader: Sendable {
         }
     }
 
+    // Fields with their values, as HGETALL says them.
+    private static func pairs(
+        _ fields: [Bytes], _ values: RESPValue, size: RESPValue,
+    ) -> RESPValue {
+        guard case .integer(let size) = size else { return size }
+        guard size > 0 else { return .null }
+        let found = zip(fields, fields.isEmpty ? [] : values.elements ?? []).filter { pair in
+            if case .null = pair.1 { false } else { true }
+        }
+        return .array(found.flatMap { [.bulk($0.0), $0.1] })
+    }
+
     private static func read(_ value: RESPValue, _ item: ReadItem) -> ReadValue {
+        if case .error = value { return .wrongType }
+        if case .members = item.target {
+            guard let parts = value.elements, parts.count == 2, let next = parts[0].bytes,
+                let elements = parts[1].elements
+            else { return .missing }
+            return .page(elements.map { $0.bytes ?? [] }, next: next)
+        }
+        if case .fields = item.target, let elements = value.elements {
+            return .elements(elements.map { $0.bytes ?? [] })
+        }
         switch value {
         case .error: return .wrongType
         case .null: return .missing

@@ -245,11 +245,14 @@ public struct TableStatements: Sendable {
         let columns = mapping.primaryKey.map {
             "\(Dialect.quote($0.name)) \(dialect.type($0.type))"
         }
+        let names = mapping.primaryKey.map { Dialect.quote($0.name) }
         let marks = Array(repeating: "?", count: columns.count).joined(separator: ", ")
         return (
-            "CREATE TEMP TABLE IF NOT EXISTS \(exceptions) (\(columns.joined(separator: ", ")))",
+            // The key makes looking one up quick, however many there are.
+            "CREATE TEMP TABLE IF NOT EXISTS \(exceptions) (\(columns.joined(separator: ", ")), "
+                + "PRIMARY KEY (\(names.joined(separator: ", ")))) WITHOUT ROWID",
             "DELETE FROM temp.\(exceptions)",
-            "INSERT INTO temp.\(exceptions) VALUES (\(marks))"
+            "INSERT OR IGNORE INTO temp.\(exceptions) VALUES (\(marks))"
         )
     }
 

@@ -44,6 +44,13 @@ public final class SluiceProcess: @unchecked Sendable {
     /// Whether it runs.
     public var isRunning: Bool { process?.isRunning ?? false }
 
+    /// The memory that the process has resident, from `/proc`; nil where there is none.
+    public var residentMegabytes: Int? {
+        let status = try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)
+        let line = status?.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
+        return line?.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 / 1_024 }
+    }
+
     /// Starts the process.
     public func start() throws {
         process = try ServerProcess(

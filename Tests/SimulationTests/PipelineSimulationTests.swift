@@ -9,7 +9,8 @@ import Testing
 struct PipelineSimulationTests {
     static let seeds: [UInt64] = {
         let chosen = ProcessInfo.processInfo.environment["SLUICE_SEED"].flatMap(UInt64.init)
-        return chosen.map { [$0] } ?? Array(0..<2_000)
+        let count = ProcessInfo.processInfo.environment["SLUICE_SEEDS"].flatMap(UInt64.init)
+        return chosen.map { [$0] } ?? Array(0..<(count ?? 2_000))
     }()
 
     @Test("whatever fails, each commit equals Redis at its position", arguments: seeds)

@@ -148,7 +148,12 @@ public struct ModelRedis {
     public func read(_ item: ReadItem, database: Int) -> ReadResult {
         let key = String(decoding: item.key, as: UTF8.self)
         let keyspace = databases[database]
-        guard let value = keyspace.values[key] else { return ReadResult(value: .missing) }
+        guard let value = keyspace.values[key] else {
+            if case .members = item.target {
+                return ReadResult(value: .page([], next: Array("0".utf8)))
+            }
+            return ReadResult(value: .missing)
+        }
         return ReadResult(
             value: read(value, item),
             deadline: item.wantsDeadline ? keyspace.deadlines[key] : nil,
@@ -162,21 +167,34 @@ public struct ModelRedis {
             .elements(
                 fields.sorted { $0.key < $1.key }
                     .flatMap { [Array($0.key.utf8), Array($0.value.utf8)] })
-        case (.sortedSet(let scores), .sortedSet, .key):
-            .elements(
-                scores.sorted { $0.key < $1.key }
-                    .flatMap { [Array($0.key.utf8), Array("\($0.value)".utf8)] })
+        case (.sortedSet(let scores), .sortedSet, .members(let cursor, let count)):
+            Self.page(scores.keys.sorted(), cursor, count) { member in
+                [Array(member.utf8), Array("\(scores[member] ?? 0)".utf8)]
+            }
         case (.sortedSet(let scores), .sortedSet, .member(let member)):
             scores[String(decoding: member, as: UTF8.self)]
                 .map { .single(Array("\($0)".utf8)) } ?? .missing
-        case (.set(let members), .set, .key):
-            .elements(members.sorted().map { Array($0.utf8) })
+        case (.set(let members), .set, .members(let cursor, let count)):
+            Self.page(members.sorted(), cursor, count) { [Array($0.utf8)] }
         case (.set(let members), .set, .member(let member)):
             members.contains(String(decoding: member, as: UTF8.self)) ? .single([]) : .missing
         case (.stream(let entries), .stream, .entries(let after)):
             .entries(Self.page(entries, after: String(decoding: after, as: UTF8.self)))
         default: .wrongType
         }
+    }
+
+    // What was added behind the cursor is not seen, as SSCAN may not see it.
+    private static func page(
+        _ members: [String], _ cursor: Bytes, _ count: Int, _ parts: (String) -> [Bytes],
+    ) -> ReadValue {
+        let after =
+            cursor == Array("0".utf8) ? nil : String(decoding: cursor.dropFirst(), as: UTF8.self)
+        let rest = members.filter { member in after.map { member > $0 } ?? true }
+        let page = rest.prefix(count)
+        let isLast = page.count == rest.count
+        let next = isLast ? "0" : "c" + (page.last ?? "")
+        return .page(page.flatMap(parts), next: Array(next.utf8))
     }
 
     private static func page(_ entries: [String: String], after: String) -> [StreamEntry] {

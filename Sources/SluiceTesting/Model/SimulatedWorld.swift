@@ -43,17 +43,19 @@ public struct SimulatedWorld: ~Copyable {
         isLinkSlow = random.oneIn(3)
         database = ModelDatabase(mappings: mappings)
         machine = PipelineMachine(
-            mappings: mappings, database: 0, policy: Self.policy, stored: database.open(),
+            mappings: mappings, database: 0, policy: Self.policy(&random), stored: database.open(),
             seed: seed,
         )
         machine.learn(ModelTraffic.descriptions)
         for _ in 0..<random.pick(0..<20) { traffic.run(on: &redis, random: &random) }
     }
 
-    private static var policy: PipelinePolicy {
+    private static func policy(_ random: inout SplitMix64) -> PipelinePolicy {
         var policy = PipelinePolicy(interval: .milliseconds(20), rowsMax: 12, memoryMax: 1 << 20)
         policy.readsMax = 3
+        policy.pageMembers = random.pick(1..<4)
         policy.closingMax = .milliseconds(40)
+        policy.scanClosingMax = .milliseconds(random.oneIn(2) ? 20 : 200)
         policy.sweepMax = 2
         return policy
     }
@@ -107,7 +109,9 @@ public struct SimulatedWorld: ~Copyable {
         else {
             note("resynchronisation")
             // What a key had before may go before it can be read.
-            if redis.databases[0].values.keys.contains(where: { $0.hasPrefix("c:") }) {
+            let known = redis.databases[0]
+            if (Array(known.values.keys) + known.totals.keys).contains(where: { $0.hasPrefix("c:") }
+            ) {
                 isCertain = false
             }
             machine.linkResynchronised(redis.resynchronise())
@@ -254,7 +258,7 @@ public struct SimulatedWorld: ~Copyable {
         underWay = []
         if random.oneIn(2) { landZombies() }
         machine = PipelineMachine(
-            mappings: mappings, database: 0, policy: Self.policy, stored: database.open(),
+            mappings: mappings, database: 0, policy: Self.policy(&random), stored: database.open(),
             seed: seed &+ random.next(),
         )
         machine.learn(ModelTraffic.descriptions)

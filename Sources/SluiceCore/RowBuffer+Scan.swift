@@ -1,0 +1,103 @@
+// Sets and sorted sets are read page by page, each page at its own offset.
+//
+// The key counts as read at the offset of the first page: changes up to there are in what the pages
+// say, because a scan returns whatever was there from its beginning to its end. Changes after it are
+// taken from the stream, member by member: each member that was seen counts as read at its page's
+// offset, and one that was not seen yet is read alone if a change does not say its result.
+extension RowBuffer {
+    /// Takes in a page of members.
+    mutating func applyPage(
+        _ elements: [Bytes], next: Bytes, _ table: Int, _ key: Int, at offset: Int64,
+    ) {
+        if !tables[table].keys[key].flags.contains(.scanning) {
+            beginScan(table, key, at: offset)
+        }
+        putMembers(elements, table, key, at: offset)
+        tables[table].keys[key].readUntil = offset
+        guard next != Baseline.firstCursor else {
+            dropUnseen(table, key)
+            return leaveOpaque(table, key: key)
+        }
+        tables[table].keys[key].cursor = next
+        queueRead(table, key: key)
+    }
+
+    private mutating func beginScan(_ table: Int, _ key: Int, at offset: Int64) {
+        scanCount += 1
+        tables[table].keys[key].flags.insert(.scanning)
+        // For a baseline nothing has changed the key: what the stream says of its members holds.
+        guard !tables[table].keys[key].flags.contains(.baseline) else { return }
+        tables[table].keys[key].readOffset = offset
+        clearBeforePut(table, key)
+        // What the key has now is what the pages will say, and the stream after this one.
+        forEachRow(table, key) { buffer, row in
+            guard buffer.tables[table].rows[row].readOffset < offset else { return }
+            buffer.leaveOpaque(table, row)
+            buffer.tables[table].fill(row, with: .unchanged)
+            buffer.tables[table].rows[row].shape = .untouched
+            buffer.tables[table].rows[row].misfit = nil
+            buffer.tables[table].rows[row].flags.subtract([.dirty, .gone, .marked, .spared])
+            buffer.tables[table].forgetKept(row)
+        }
+    }
+
+    /// Has all rows of a key go that are not put, if members that go take their rows with them.
+    mutating func clearBeforePut(_ table: Int, _ key: Int) {
+        let policy = tables[table].mapping.removal.onDelete
+        guard policy != .keep else { return }
+        let marks = policy != .delete
+        tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
+        touchKey(table, key)
+    }
+
+    /// Puts members that were read.
+    mutating func putMembers(_ elements: [Bytes], _ table: Int, _ key: Int, at offset: Int64) {
+        let step = tables[table].mapping.type == .sortedSet ? 2 : 1
+        for index in stride(from: 0, to: elements.count - step + 1, by: step) {
+            let member = elements[index]
+            let row = tables[table].member(member.span, of: key)
+            beginPut(table, row)
+            if step == 2 {
+                let score = elements[index + 1]
+                putScore(table, row, score.span)
+            }
+            tables[table].rows[row].readOffset = offset
+        }
+    }
+
+    // Dead letters of members that are not there any more go.
+    private mutating func dropUnseen(_ table: Int, _ key: Int) {
+        guard !tables[table].keys[key].flags.contains(.baseline) else { return }
+        let start = tables[table].keys[key].readOffset
+        forEachRow(table, key) { buffer, row in
+            let state = buffer.tables[table].rows[row]
+            guard state.flags.contains(.setAside), state.shape == .untouched,
+                state.misfit == nil, state.readOffset < start
+            else { return }
+            buffer.delete(table, row)
+        }
+    }
+
+    /// Ends reading a key page by page.
+    mutating func endScan(_ table: Int, _ key: Int) {
+        guard tables[table].keys[key].flags.contains(.scanning) else { return }
+        tables[table].keys[key].flags.remove(.scanning)
+        tables[table].keys[key].cursor = []
+        scanCount -= 1
+    }
+
+    /// Begins anew with reading a key page by page, because all of it may have changed.
+    mutating func restartScan(_ table: Int, _ key: Int) {
+        guard tables[table].keys[key].flags.contains(.scanning) else { return }
+        endScan(table, key)
+        queueRead(table, key: key)
+    }
+
+    /// Begins anew with all such keys: a cursor means something only to the server that gave it.
+    mutating func restartScans() {
+        guard scanCount > 0 else { return }
+        for table in tables.indices {
+            for key in tables[table].keys.indices { restartScan(table, key) }
+        }
+    }
+}
