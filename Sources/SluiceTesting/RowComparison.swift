@@ -38,19 +38,32 @@ public struct RowComparison {
     let mappings: [TableMapping]
     let isPostgres: Bool
     let query: (String) throws -> [[String?]]
+    /// The share of the keys that is compared, from 0 to 1; the same ones each time.
+    let sample: Double
 
     /// Creates a comparison.
     ///
     /// - Parameters:
     ///   - mappings: The tables.
     ///   - isPostgres: Whether the database is PostgreSQL; else it is SQLite.
+    ///   - sample: The share of the keys that is compared, from 0 to 1; the same ones each time.
     ///   - query: Runs SQL.
     public init(
-        mappings: [TableMapping], isPostgres: Bool, query: @escaping (String) throws -> [[String?]],
+        mappings: [TableMapping], isPostgres: Bool, sample: Double = 1,
+        query: @escaping (String) throws -> [[String?]],
     ) {
         self.mappings = mappings
         self.isPostgres = isPostgres
         self.query = query
+        self.sample = sample
+    }
+
+    // Decided by the key alone, so that all rows of a key are in or out on both sides.
+    private func isSampled(_ key: some Sequence<UInt8>) -> Bool {
+        guard sample < 1 else { return true }
+        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in key { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        return Double((hash ^ hash >> 32) % 1_000_000) < sample * 1_000_000
     }
 
     /// Compares.
@@ -94,6 +107,8 @@ public struct RowComparison {
         let filter = conditions.isEmpty ? "" : " WHERE " + conditions.joined(separator: " AND ")
         for row in try query(sql + filter) {
             let texts = row.map { $0 ?? "null" }
+            let parts = texts.prefix(mapping.keys.columns.count).map { Array($0.utf8) }
+            guard isSampled(mapping.keys.key(from: parts)) else { continue }
             let values = zip(texts.dropFirst(key.count), mapping.values).map(found)
             rows[Array(texts.prefix(key.count))] = values
         }
@@ -161,7 +176,7 @@ public struct RowComparison {
         repeat {
             var found = try await redis.send("SCAN", cursor, "MATCH", glob, "COUNT", "500")
             cursor = found.removeFirst() ?? "0"
-            for key in found.compactMap({ $0 }) {
+            for key in found.compactMap({ $0 }) where isSampled(key.utf8) {
                 rows.merge(try await expected(mapping, key: key, redis)) { $1 }
             }
         } while cursor != "0"

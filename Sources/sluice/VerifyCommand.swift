@@ -11,12 +11,14 @@ struct VerifyCommand: AsyncParsableCommand {
         commandName: "verify", abstract: "Compare the database's rows with Redis.",
         discussion: """
             The application may go on writing: a row that differs is looked at again until it was \
-            the same in Redis while everything was committed. Needs the running instance. Reads \
-            whole tables into memory. Exits with 65 when rows differ.
+            the same in Redis while everything was committed. Needs the running instance. What is \
+            compared is held in memory: for large tables, take a --sample. Exits with 65 when rows differ.
             """)
 
     @OptionGroup var options: CommonOptions
     @Option(help: "Only this table; may be given more than once.") var table: [String] = []
+    @Option(help: "Only this share of the keys, such as 5%; the same ones each time.")
+    var sample: Percentage = Percentage(share: 1)
     @Flag(help: "Print JSON.") var json = false
 
     func run() async throws {
@@ -55,10 +57,14 @@ struct VerifyCommand: AsyncParsableCommand {
         switch configuration.database {
         case .sqlite(let path):
             let query = try SQLiteQuery(path: path)
-            return RowComparison(mappings: mappings, isPostgres: false) { try query.rows($0) }
+            return RowComparison(mappings: mappings, isPostgres: false, sample: sample.share) {
+                try query.rows($0)
+            }
         case .postgres(let url):
             let query = try PostgresQuery(url: url)
-            return RowComparison(mappings: mappings, isPostgres: true) { try query.rows($0) }
+            return RowComparison(mappings: mappings, isPostgres: true, sample: sample.share) {
+                try query.rows($0)
+            }
         }
     }
 
@@ -97,4 +103,19 @@ struct VerifyCommand: AsyncParsableCommand {
         }
         if !lines.isEmpty { throw Sysexits.data }
     }
+}
+
+/// A share, written as `5%`.
+struct Percentage: ExpressibleByArgument {
+    let share: Double
+
+    init(share: Double) { self.share = share }
+
+    init?(argument: String) {
+        let number = argument.hasSuffix("%") ? argument.dropLast() : argument[...]
+        guard let percent = Double(number), percent > 0, percent <= 100 else { return nil }
+        share = percent / 100
+    }
+
+    var defaultValueDescription: String { "100%" }
 }

@@ -69,6 +69,16 @@ struct VerifyTests {
             #expect(found.output.contains(text), "\(found.output)")
         }
         #expect(try bench.sluice.command("verify", "--table", "sessions").code == 0)
+        // A share of the keys is the same share on both sides, and finds some of what differs.
+        try await client.sendAll((0..<400).map { ["SET", "t:\($0)", "x"] })
+        try bench.flush()
+        try bench.tamper("UPDATE texts SET value = 'y'")
+        let some = try bench.sluice.command(
+            "verify", "--table", "texts", "--sample", "25%", "--json")
+        let report = try JSONSerialization.jsonObject(with: Data(some.output.utf8))
+        let differ = (report as? [String: Any])?["differ"] as? Int ?? 0
+        #expect(some.code == 65 && (50..<150).contains(differ), "\(some.output.suffix(200))")
+        #expect(try bench.sluice.command("verify", "--sample", "0").code == 64)
     }
 }
 
