@@ -40,15 +40,17 @@ extension PipelineMachine {
     ///   - offset: Where the stream was when they were complete.
     ///   - history: The history that the server said it is in.
     ///   - isReliable: Whether the server publishes such events, as far as it says.
+    ///   - isUndisturbed: Whether it did so all the time since the last answer.
     public mutating func causesAnswered(
         _ events: [KeyEvent], offset: Int64, history: ReplicationID, isReliable: Bool,
+        isUndisturbed: Bool = true,
     ) {
         guard isAskingCauses else { return }
         isAskingCauses = false
         guard history == processed?.history else { return causesLost() }
         let wasReliable = wereCausesReliable
         wereCausesReliable = isReliable
-        guard isReliable, wasReliable else {
+        guard isReliable, wasReliable, isUndisturbed else {
             // Events may be missing up to here: those between two places at which the server says
             // that it publishes them are complete.
             interpreter.causes.listen(from: offset)

@@ -117,7 +117,7 @@ extension Pipeline {
             }
             machine?.causesAnswered(
                 answer.events, offset: answer.offset, history: answer.history,
-                isReliable: answer.isReliable)
+                isReliable: answer.isReliable, isUndisturbed: answer.isUndisturbed)
         } catch {
             logger.debug("Key events were lost", metadata: ["why": "\(error)"])
             machine?.causesLost()

@@ -15,6 +15,9 @@ package final class KeyEvents: Sendable {
         package let history: ReplicationID
         /// Whether the server publishes such events.
         package let isReliable: Bool
+        /// Whether no setting of the server was changed since the last answer: one that was turned off
+        /// and on again hides what happened in between.
+        package let isUndisturbed: Bool
     }
 
     private let connection: RedisConnection
@@ -24,6 +27,8 @@ package final class KeyEvents: Sendable {
         var events: [KeyEvent] = []
         /// Those that were heard before the last reply, which says how far they are complete.
         var complete: [KeyEvent] = []
+        /// How often settings were changed, as the server counts, when that was asked last.
+        var changes: [String?]?
     }
 
     /// The flags of `notify-keyspace-events` that are needed: events by kind, expired, evicted.
@@ -105,7 +110,8 @@ package final class KeyEvents: Sendable {
     /// The events since the last call, and the offset up to which they are complete.
     package func barrier() async throws(RedisError) -> Answer {
         let bytes =
-            RESPEncoder.command("MULTI") + RESPEncoder.command("INFO", "replication")
+            RESPEncoder.command("MULTI")
+            + RESPEncoder.command("INFO", "replication", "commandstats")
             + RESPEncoder.command("CONFIG", "GET", "notify-keyspace-events")
             + RESPEncoder.command("EXEC")
         let replies = try await connection.send(encoded: bytes, count: 4)
@@ -117,19 +123,21 @@ package final class KeyEvents: Sendable {
     }
 
     private func answer(_ info: RESPValue, isReliable: Bool) async throws(RedisError) -> Answer {
-        let events = await taken()
         let info = ServerInfo(info.text ?? "")
+        let taken = await taken(changes: info.settingChanges)
         guard info.isMaster, let offset = info.offset, let history = info.history else {
             throw RedisError(.retry, "the server is no master any more")
         }
-        return Answer(events: events, offset: offset, history: history, isReliable: isReliable)
+        return Answer(
+            events: taken.events, offset: offset, history: history, isReliable: isReliable,
+            isUndisturbed: taken.isUndisturbed)
     }
 
     // Redis without memory takes no transaction, and one with a command that is forbidden is not run.
     private func withoutTransaction() async throws(RedisError) -> Answer {
         let question = ["CONFIG", "GET", "notify-keyspace-events"].map { Array($0.utf8) }
         let replies = try await connection.send([
-            question, [Array("INFO".utf8), Array("replication".utf8)],
+            question, ["INFO", "replication", "commandstats"].map { Array($0.utf8) },
         ])
         let before = Self.setting(replies[0]).map(Self.isEnough) ?? false
         let answer = try await answer(replies[1], isReliable: before)
@@ -138,18 +146,22 @@ package final class KeyEvents: Sendable {
         else {
             return Answer(
                 events: answer.events, offset: answer.offset, history: answer.history,
-                isReliable: false)
+                isReliable: false, isUndisturbed: answer.isUndisturbed)
         }
         return answer
     }
 
-    private func taken() async -> [KeyEvent] {
+    private func taken(changes: [String?]) async -> (events: [KeyEvent], isUndisturbed: Bool) {
         let heard = heard
-        let future = heard.eventLoop.submit { () -> [KeyEvent] in
-            defer { heard.value.complete = [] }
-            return heard.value.complete
+        let future = heard.eventLoop.submit { () -> ([KeyEvent], Bool) in
+            let isUndisturbed = (heard.value.changes ?? changes) == changes
+            defer {
+                heard.value.complete = []
+                heard.value.changes = changes
+            }
+            return (heard.value.complete, isUndisturbed)
         }
-        return (try? await future.get()) ?? []
+        return (try? await future.get()) ?? ([], false)
     }
 
     /// Closes the connection.

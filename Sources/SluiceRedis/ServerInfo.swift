@@ -55,6 +55,13 @@ public struct ServerInfo: Hashable, Sendable {
         }
     }
 
+    /// How often settings were changed, and the counts themselves reset, as `commandstats` says.
+    var settingChanges: [String?] {
+        ["cmdstat_config|set", "cmdstat_config|resetstat"].map { name in
+            fields[name].flatMap { $0.split(separator: ",").first.map(String.init) }
+        }
+    }
+
     private var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
 
     /// Whether the server knows `REPLCONF ACK … FACK …`, which is what WAITAOF counts.
