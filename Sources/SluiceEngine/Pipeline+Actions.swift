@@ -72,13 +72,21 @@ extension Pipeline {
                 throw RedisError(.retry, "the reader is not connected")
             }
             let answer = try await reader.read(items)
+            readRefusal = nil
             machine?.readFinished(
                 answer.results, offset: answer.offset, until: answer.until,
                 history: answer.history, now: now)
         } catch {
             logger.debug("A read failed", metadata: ["why": "\(error)"])
             machine?.readFailed(now: now, pause: Backoff.pauseMin)
-            if error.response == .halt { reason = "\(error)" }
+            if error.response == .halt {
+                if readRefusal == nil {
+                    logger.warning(
+                        "Redis refuses a read, and rows wait for it; trying on",
+                        metadata: ["why": "\(error)"])
+                }
+                readRefusal = "\(error)"
+            }
             renewReader()
         }
         processHeld()
@@ -196,7 +204,7 @@ extension Pipeline {
         let oldest = machine?.oldestWrite ?? nil
         return PipelineStatus(
             state: machine?.halt == nil ? state : .halted,
-            reason: machine?.halt.map { "\($0)" } ?? reason,
+            reason: machine?.halt.map { "\($0)" } ?? reason ?? readRefusal,
             server: info?.name,
             committedOffset: max(machine?.acknowledgement() ?? 0, committed?.position?.offset ?? 0),
             processedOffset: machine?.processed?.offset ?? 0,

@@ -40,6 +40,8 @@ public actor Pipeline: Service {
     var info: ServerInfo?
     var state = PipelineStatus.State.opening
     var reason: String?
+    /// Why Redis refuses to let rows be read, while it does.
+    var readRefusal: String?
     var setAside: [String: Int] = [:]
     var isDraining = false
     var flushes: [Flush] = []

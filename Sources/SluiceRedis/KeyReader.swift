@@ -58,9 +58,11 @@ package final class KeyReader: Sendable {
     ) async throws(RedisError) -> ReadAnswer {
         var bytes = RESPEncoder.command("MULTI")
         var count = 3
+        var names = ["MULTI"]
         for item in items {
             for command in Self.commands(for: item) {
                 bytes += RESPEncoder.command(command)
+                names.append(String(decoding: command[0], as: UTF8.self))
                 count += 1
             }
         }
@@ -69,8 +71,8 @@ package final class KeyReader: Sendable {
         var replies = try await connection.send(encoded: bytes, count: count + 1)
         // To look at a key past its deadline removes it, which the stream says after the reads.
         let after = try Self.place(replies.removeLast())
-        for reply in replies.dropLast() {
-            if case .error(let text) = reply { throw RedisConnection.refusal(text, "MULTI") }
+        for (reply, name) in zip(replies.dropLast(), names + ["INFO"]) {
+            if case .error(let text) = reply { throw RedisConnection.refusal(text, name) }
         }
         guard let last = replies.last, let values = last.elements, values.count == count - 2 else {
             throw RedisError(.retry, "Redis did not run the transaction of a read")

@@ -159,6 +159,15 @@ struct GuaranteeTests {
         let verified = try sluice.command("verify")
         #expect(verified.code == 0, "\(verified.output) \(sluice.log)")
         #expect(!sluice.log.contains("secret"))
+        // A permission that is missing is named, and what waits for it is written once it is there.
+        try await admin.send("ACL", "SETUSER", "sluice", "-zscan")
+        try await admin.send("RENAME", "z:2", "z:3")
+        let isNamed = await Eventually.holds {
+            (try? sluice.command("status").output.contains("ZSCAN")) == true
+        }
+        #expect(isNamed, "\(sluice.log)")
+        try await admin.send("ACL", "SETUSER", "sluice", "+zscan")
+        #expect(try sluice.command("flush").code == 0)
         // Why a key went is learnt with these permissions too.
         try await admin.sendAll([["DEL", "c:b"], ["PEXPIRE", "c:a", "1"]])
         let isGone = await Eventually.holds { (try? await admin.send("EXISTS", "c:a")) == ["0"] }
