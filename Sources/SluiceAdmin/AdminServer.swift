@@ -4,12 +4,17 @@ internal import NIOCore
 internal import NIOHTTP1
 public import NIOPosix
 public import ServiceLifecycle
+internal import SluiceCore
 public import SluiceEngine
 
-/// Answers for a running pipeline over HTTP: `GET /health`, `/status`, `/metrics`, `POST /flush`.
+/// Answers for a running pipeline over HTTP: `GET /health`, `/status`, `/metrics`, `POST /flush`,
+/// `/repair`, `/reconcile`.
 ///
 /// It listens on loopback only and has no password, so whoever may log in to the machine may ask.
 public struct AdminServer: Service {
+    /// The largest body of a request.
+    private static let bodyMax = 64 << 20
+
     private let host: String
     private let port: Int
     private let pipeline: Pipeline
@@ -63,9 +68,18 @@ public struct AdminServer: Service {
         _ connection: NIOAsyncChannel<HTTPServerRequestPart, HTTPServerResponsePart>,
     ) async {
         try? await connection.executeThenClose { inbound, outbound in
+            var head: HTTPRequestHead?
+            var body = ByteBuffer()
             for try await part in inbound {
-                guard case .head(let head) = part else { continue }
-                let answer = await answer(head.method, head.uri)
+                switch part {
+                case .head(let received): head = received
+                case .body(let bytes):
+                    guard body.readableBytes + bytes.readableBytes <= Self.bodyMax else { return }
+                    body.writeImmutableBuffer(bytes)
+                case .end: break
+                }
+                guard case .end = part, let head else { continue }
+                let answer = await answer(head.method, head.uri, Data(body.readableBytesView))
                 var headers = HTTPHeaders()
                 headers.add(name: "content-type", value: answer.type)
                 headers.add(name: "content-length", value: "\(answer.body.utf8.count)")
@@ -86,7 +100,9 @@ public struct AdminServer: Service {
         let body: String
     }
 
-    private func answer(_ method: HTTPMethod, _ path: String) async -> Answer {
+    private func answer(
+        _ method: HTTPMethod, _ path: String, _ body: Data,
+    ) async -> Answer {
         switch (method, path) {
         case (.GET, "/health"):
             let state = await pipeline.status().state
@@ -110,10 +126,39 @@ public struct AdminServer: Service {
             return Answer(
                 status: isDone ? .ok : .serviceUnavailable, type: "text/plain",
                 body: isDone ? "committed\n" : "not committed\n")
+        case (.POST, "/repair"):
+            guard let names = try? JSONDecoder().decode([RowName].self, from: body) else {
+                return Answer(
+                    status: .badRequest, type: "text/plain",
+                    body: "expected [{\"table\": …, \"key\": base64, \"member\": base64}]\n")
+            }
+            await pipeline.lookAgain(
+                Dictionary(grouping: names, by: \.table).mapValues { $0.map(\.identity) })
+            return Answer(status: .ok, type: "text/plain", body: "\(names.count) rows\n")
+        case (.POST, "/reconcile"): return await reconcile(body)
         default:
             return Answer(
                 status: .notFound, type: "text/plain",
-                body: "GET /health, /status, /metrics; POST /flush\n")
+                body: "GET /health, /status, /metrics; POST /flush, /repair, /reconcile\n")
+        }
+    }
+
+    private func reconcile(_ body: Data) async -> Answer {
+        guard let request = try? JSONDecoder().decode(ReconcileRequest.self, from: body) else {
+            return Answer(
+                status: .badRequest, type: "text/plain",
+                body: "expected {\"doubtful\": false, \"limits\": {TABLE: most rows to delete}}\n")
+        }
+        let outcome = await pipeline.reconcile(
+            limits: request.limits, includesDoubtful: request.doubtful)
+        switch outcome {
+        case .counted(let counts):
+            let text = (try? JSONEncoder().encode(counts)).map {
+                String(decoding: $0, as: UTF8.self)
+            }
+            return Answer(status: .ok, type: "application/json", body: (text ?? "{}") + "\n")
+        case .refused(let reason):
+            return Answer(status: .conflict, type: "text/plain", body: reason + "\n")
         }
     }
 }

@@ -118,6 +118,11 @@ public struct TableChanges: Hashable, Sendable {
     public var removes: RowSet
     /// Rows that are marked as removed after their last state was written.
     public var marks: RowSet
+    /// Rows that no key of Redis stands for: they go as a removal by the application would have it,
+    /// unless they outlived their keys.
+    public var swept: RowSet
+    /// Whether those of them go too that stay only because nobody knows why their keys went.
+    public var sweepsDoubtful = false
     /// Keys whose rows are deleted, except those in ``clearsExcept``.
     public var clears: RowSet
     /// Keys whose rows are marked as removed, except those in ``clearsExcept``.
@@ -136,6 +141,7 @@ public struct TableChanges: Hashable, Sendable {
         )
         removes = RowSet(key: primaryKey, values: [])
         marks = RowSet(key: primaryKey, values: [])
+        swept = removes
         clears = RowSet(key: mapping.keys.columns, values: [])
         clearMarks = clears
         clearsExcept = RowSet(key: primaryKey, values: [])
@@ -144,7 +150,8 @@ public struct TableChanges: Hashable, Sendable {
     /// How many rows it names.
     public var count: Int {
         puts.count + spared.count + merges.reduce(0) { $0 + $1.rows.count } + appends.count
-            + removes.count + marks.count + clears.count + clearMarks.count + kept.count
+            + removes.count + marks.count + swept.count + clears.count + clearMarks.count
+            + kept.count
             + (wipe == nil ? 0 : 1)
     }
 }

@@ -17,6 +17,7 @@ extension TableChanges {
         for index in merges.indices { merges[index].rows.order() }
         removes.order()
         marks.order()
+        swept.order()
         clears.order()
         clearMarks.order()
         clearsExcept.order()

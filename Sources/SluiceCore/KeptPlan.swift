@@ -32,6 +32,7 @@ package struct KeptPlan {
         var rows = changes.puts.identities + changes.spared.identities
         for merge in changes.merges where merge.isUpsert { rows += merge.rows.identities }
         return rows + changes.removes.identities + changes.marks.identities
+            + changes.swept.identities
     }
 
     /// Plans.
@@ -53,11 +54,23 @@ package struct KeptPlan {
         // What a row was before its key went is no return of the key.
         for row in changes.puts.identities where keptNow[row] == nil { end(row) }
         resolveSpared()
+        resolveSwept()
         for index in changes.merges.indices where changes.merges[index].isUpsert {
             resolve(changes.merges[index])
         }
-        for row in changes.removes.identities + changes.marks.identities { end(row) }
+        for row in self.changes.removes.identities + self.changes.marks.identities { end(row) }
         noteKept { !$0.isWide(mapping) }
+    }
+
+    /// How rows stand that outlived their keys, by what is remembered of them, their keys and the
+    /// table.
+    package static func outlived(
+        _ rows: [RowIdentity], _ mapping: TableMapping, known: [RowIdentity: Kept],
+    ) -> [RowIdentity: Kept] {
+        let plan = KeptPlan(
+            TableChanges(table: 0, mapping: mapping), mapping: mapping, known: known)
+        return Dictionary(
+            rows.compactMap { row in plan.state(row).map { (row, $0) } }, uniquingKeysWith: { $1 })
     }
 
     private func state(_ row: RowIdentity) -> Kept? {
@@ -120,6 +133,20 @@ package struct KeptPlan {
         changes.spared = changes.spared.selecting(replaced)
         changes.mergeSpared()
         if added.rows.count > 0 { changes.merges.append(added) }
+    }
+
+    private mutating func resolveSwept() {
+        let rows = changes.swept
+        let gone = rows.identities.indices.filter { index in
+            let state = state(rows.identities[index])
+            return state == nil || state == .doubtful && changes.sweepsDoubtful
+        }
+        changes.swept = rows.selecting([])
+        switch mapping.removal.onDelete {
+        case .keep: break
+        case .delete: for row in gone { changes.removes.append(rows, row) }
+        case .mark: for row in gone { changes.marks.append(rows, row) }
+        }
     }
 
     private mutating func resolve(_ merge: Merge) {

@@ -15,7 +15,9 @@ extension PipelineMachine {
         } else {
             closingSince = nil
         }
-        if let action = read(now: now) ?? scan(now: now) ?? sweep(now: now) { return action }
+        if let action = read(now: now) { return action }
+        let lookUp = scan(now: now) ?? sweep(now: now) ?? reconcileSweep(now: now)
+        if let lookUp { return lookUp }
         if isDraining, isSettled { return .finish }
         return .wait(until: deadline(now: now))
     }
@@ -51,7 +53,7 @@ extension PipelineMachine {
         if gap != nil { return true }
         let dirty = interpreter.buffer.dirtyCount
         // A baseline ends with a commit; a client that waits is answered by one.
-        if baseline.ends(at: processed.offset) { return true }
+        if baseline.ends(at: processed.offset) || closesReconciliation { return true }
         let isPending = dirty > 0 || interpreter.buffer.opaqueCount > 0
         if isPending, isCutRequested || dirty >= policy.rowsMax || isMemoryFull { return true }
         if let dirtySince, isPending, dirtySince + policy.interval <= now { return true }
@@ -98,6 +100,8 @@ extension PipelineMachine {
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
         if gap == nil, baseline.ends(at: processed.offset) { baseline.phase = .done }
+        let sweepsDoubtful = sweepsDoubtful
+        closeReconciliation()
         if let gap { begin(at: gap) }
         to.isBaselineDone = !baseline.isRunning
         to.strays = strays
@@ -105,6 +109,7 @@ extension PipelineMachine {
 
         var batch = Batch(from: committed, to: to)
         batch.tables = rows.tables
+        for index in batch.tables.indices { batch.tables[index].sweepsDoubtful = sweepsDoubtful }
         batch.deadLetters = rows.deadLetters
         batch.revived = rows.revived
         // A baseline reads everything again after a crash, so nothing need be remembered for it.
@@ -139,6 +144,7 @@ extension PipelineMachine {
 
     mutating func startBaseline() {
         counters.missing = 0
+        stopReconciling("the stream had a gap, and every key is read again")
         baseline.start()
     }
 

@@ -102,20 +102,30 @@ extension PipelineMachine {
     /// Takes what a look-up of a table's rows found.
     ///
     /// - Parameters:
-    ///   - missing: How many of the page's rows have no key or member in Redis.
+    ///   - rows: How many rows the page has.
+    ///   - missing: Those that have no key or member in Redis.
+    ///   - outlived: Those of them that the database remembers to have outlived theirs.
     ///   - last: The page's last row, or nil when the table has no more.
     ///   - offset: The offset at which Redis was asked, or a later one.
     ///   - history: The history that the server said it is in.
     public mutating func sweepFinished(
-        missing: Int, last: RowIdentity?, offset: Int64, history: ReplicationID, now: Duration,
+        rows: Int, missing: [RowIdentity], outlived: [RowIdentity: Kept], last: RowIdentity?,
+        offset: Int64, history: ReplicationID, now: Duration,
     ) {
-        let isCurrent = sweeping == baseline.generation
+        let asked = sweeping
         sweeping = nil
-        guard case .sweeping(let table, _) = baseline.phase, gap == nil, isCurrent else { return }
+        if asked == reconciliationNumber {
+            return reconcileSwept(
+                rows, missing: missing, outlived: outlived, last: last, history: history, now: now)
+        }
+        guard case .sweeping(let table, _) = baseline.phase, gap == nil,
+            asked == baseline.generation
+        else { return }
         guard history == processed?.history else {
             return sweepFailed(now: now, pause: policy.baselinePause)
         }
         baseline.floor = max(baseline.floor, offset)
+        let missing = missing.count { outlived[$0] == nil }
         if missing > 0 {
             counters.missing += missing
             strays.insert(interpreter.mappings[table].name)

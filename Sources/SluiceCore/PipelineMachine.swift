@@ -51,6 +51,10 @@ public struct PipelineMachine: ~Copyable {
     /// The last boundary that was processed, or nil before the first contact.
     public internal(set) var processed: Position?
 
+    /// The last pass over rows without a key, nil before the first.
+    public internal(set) var reconciliation: Reconciliation?
+    var reconciliationNumber = -1
+
     var interpreter: Interpreter
     var baseline: Baseline
     var strays: Set<String>
@@ -58,7 +62,7 @@ public struct PipelineMachine: ~Copyable {
     var reading: [RowBuffer.Opaque]?
     /// Whether the read under way asks with cursors of another server.
     var isReadStale = false
-    // The baseline that a scan or sweep under way is for.
+    // The baseline that a scan or sweep under way is for; below zero, the reconciliation.
     var scanning: Int?
     var sweeping: Int?
     var isLinkUp = false

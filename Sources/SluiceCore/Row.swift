@@ -33,7 +33,7 @@ struct Row {
     }
 
     struct Flags: OptionSet {
-        let rawValue: UInt8
+        let rawValue: UInt16
         /// To be written at the next cut.
         static let dirty = Flags(rawValue: 1)
         /// Stands in the table's list of dirty rows.
@@ -50,6 +50,9 @@ struct Row {
         static let free = Flags(rawValue: 64)
         /// What is read of it does not replace a row that outlived its key.
         static let spared = Flags(rawValue: 128)
+        /// Nothing has changed it: it is read only to see whether Redis has it. If not, and if the
+        /// database does not remember that it outlived its key, it is deleted.
+        static let swept = Flags(rawValue: 256)
     }
 
     var member: Bytes = []

@@ -57,20 +57,21 @@ extension RowBuffer {
     private mutating func settle(_ row: Int, of table: Int) {
         let kept = tables[table].kept[Int32(row)]
         if !tables[table].rows[row].flags.isDisjoint(with: [.gone, .marked]), kept != .gone {
-            tables[table].rows[row].flags.subtract([.gone, .marked])
+            tables[table].rows[row].flags.subtract([.gone, .marked, .swept])
             tables[table].rows[row].shape = .absent
             tables[table].fill(row, with: .null)
             return
         }
         if kept == .gone || kept == .back || tables[table].rows[row].flags.contains(.spared) {
             // The database has more than Redis, or may have: adds go on top there.
-            tables[table].rows[row].flags.subtract([.gone, .spared])
+            tables[table].rows[row].flags.subtract([.gone, .spared, .swept])
             tables[table].rows[row].shape = .untouched
             tables[table].fill(row, with: .unchanged)
             return
         }
         switch tables[table].rows[row].shape {
         case .merge, .update, .untouched:
+            tables[table].rows[row].flags.remove(.swept)
             tables[table].rows[row].shape = .untouched
             tables[table].fill(row, with: .unchanged)
         case .value, .absent, .opaque, .missing: break
@@ -192,7 +193,7 @@ extension RowBuffer {
                     buffer.tables[table].fill(row, with: .unchanged)
                     buffer.tables[table].rows[row].shape = .untouched
                     buffer.tables[table].rows[row].flags
-                        .subtract([.dirty, .gone, .marked, .spared])
+                        .subtract([.dirty, .gone, .marked, .spared, .swept])
                     buffer.tables[table].forgetKept(row)
                     buffer.tables[table].rows[row].readOffset = .min
                 }
@@ -253,6 +254,9 @@ extension RowBuffer {
 }
 
 extension Row {
+    /// Whether the database has it otherwise than Redis, or may have.
+    var isDoubtful: Bool { !flags.isDisjoint(with: [.setAside, .swept]) }
+
     /// Whether what was read is still to be told apart from what the row had when its key went: the
     /// changes up to the read may have put another value.
     func isSparedOpen(at offset: Int64) -> Bool {

@@ -64,12 +64,18 @@ extension RowBuffer {
         switch result.value {
         case .missing where tables[table].mapping.needsCause:
             tables[table].rows[row].shape = .missing
+        case .missing where tables[table].rows[row].flags.contains(.swept):
+            sweepOut(table, row)
         case .missing:
             remove(table, row, .deleted)
         case .wrongType:
             let key = tables[table].keys[Int(tables[table].rows[row].key)].bytes
             if isMappedElsewhere(key, than: table) {
-                remove(table, row, .deleted)
+                if tables[table].rows[row].flags.contains(.swept) {
+                    sweepOut(table, row)
+                } else {
+                    remove(table, row, .deleted)
+                }
             } else {
                 leaveOpaque(table, row)
                 tables[table].rows[row].shape = .untouched

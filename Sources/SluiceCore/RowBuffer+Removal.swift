@@ -33,7 +33,7 @@ extension RowBuffer {
         leaveOpaque(table, row)
         tables[table].fill(row, with: .null)
         tables[table].rows[row].shape = .absent
-        tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
         tables[table].rows[row].misfit = nil
         tables[table].forgetKept(row)
         touch(table, row)
@@ -64,6 +64,8 @@ extension RowBuffer {
             guard delta != 0 else { return }
             tables[table].rows[row].shape = .merge
             tables[table].set(row, 0, .add(delta))
+        } else if tables[table].rows[row].flags.contains(.swept) {
+            tables[table].rows[row].flags.remove(.swept)
         } else {
             vanished += 1
             tables[table].rows[row].misfit = Misfit(
@@ -117,7 +119,11 @@ extension RowBuffer {
 
     /// Notes that the key of a row that was read later went, and that the row stays.
     mutating func breakSpared(_ table: Int, _ row: Int) {
-        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        guard tables[table].rows[row].flags.contains(.spared) else {
+            // It went before what a command had made of it could be read.
+            vanished += 1
+            return
+        }
         tables[table].spared[Int32(row), default: Spared()].isBroken = true
     }
 
@@ -251,6 +257,9 @@ extension RowBuffer {
             guard tables[item.table].rows[row].shape == .missing,
                 Int(tables[item.table].rows[row].key) == item.key
             else { return }
+            if tables[item.table].rows[row].flags.contains(.swept) {
+                return sweepOut(item.table, row)
+            }
             // An HDEL empties a hash, whether the application sent it or the last field's deadline.
             let isHash = tables[item.table].mapping.type == .hash
             remove(item.table, row, isHash && mayFieldsExpire ? nil : .deleted)
@@ -296,7 +305,7 @@ extension RowBuffer {
             buffer.leaveOpaque(table, row)
             buffer.tables[table].rows[row].shape = .absent
             buffer.tables[table].fill(row, with: .null)
-            buffer.tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+            buffer.tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
             buffer.tables[table].rows[row].misfit = nil
             buffer.tables[table].forgetKept(row)
             if buffer.tables[table].rows[row].flags.contains(.setAside) {

@@ -36,7 +36,8 @@ extension RowBuffer {
             buffer.tables[table].fill(row, with: .unchanged)
             buffer.tables[table].rows[row].shape = .untouched
             buffer.tables[table].rows[row].misfit = nil
-            buffer.tables[table].rows[row].flags.subtract([.dirty, .gone, .marked, .spared])
+            buffer.tables[table].rows[row].flags.subtract(
+                [.dirty, .gone, .marked, .spared, .swept])
             buffer.tables[table].forgetKept(row)
         }
     }

@@ -92,6 +92,7 @@ struct RowBuffer: ~Copyable {
             return true
         case .opaque:
             if !isAdd { unspare(table, row) }
+            tables[table].rows[row].flags.remove(.swept)
             return false
         case .untouched:
             let key = Int(tables[table].rows[row].key)
@@ -105,7 +106,7 @@ struct RowBuffer: ~Copyable {
                 beginPut(table, row)
                 return true
             }
-            if tables[table].readsUnknown || tables[table].rows[row].flags.contains(.setAside) {
+            if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
                 makeOpaque(table, row)
                 if isAdd, tables[table].mapping.isCounter { spare(table, row) }
                 return false
@@ -122,7 +123,7 @@ struct RowBuffer: ~Copyable {
         leaveOpaque(table, row)
         tables[table].fill(row, with: .null)
         tables[table].rows[row].shape = .value
-        tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
         tables[table].forgetKept(row)
         tables[table].rows[row].misfit = nil
         touch(table, row)
@@ -164,7 +165,7 @@ struct RowBuffer: ~Copyable {
         guard let column = tables[table].mapping.deadline else { return }
         switch tables[table].rows[row].shape {
         case .untouched:
-            if tables[table].readsUnknown || tables[table].rows[row].flags.contains(.setAside) {
+            if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
                 makeOpaque(table, row)
                 // A deadline says nothing of the value.
                 return spare(table, row)
@@ -199,11 +200,14 @@ struct RowBuffer: ~Copyable {
 
     /// Notes that a row must be read.
     mutating func makeOpaque(_ table: Int, _ row: Int) {
-        guard tables[table].rows[row].shape != .opaque else { return }
+        guard tables[table].rows[row].shape != .opaque else {
+            tables[table].rows[row].flags.remove(.swept)
+            return
+        }
         leaveOpaque(table, row)
         tables[table].fill(row, with: .unchanged)
         tables[table].rows[row].shape = .opaque
-        tables[table].rows[row].flags.subtract([.gone, .marked, .spared])
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
         tables[table].forgetKept(row)
         opaqueCount += 1
         guard !tables[table].rows[row].flags.contains(.reading) else { return }

@@ -60,6 +60,13 @@ public protocol Sink: Sendable {
         table: Int, after: RowIdentity?, limit: Int,
     ) async throws(SinkError) -> [RowIdentity]
 
+    /// Those of some rows of a table that the database remembers to have outlived their keys, and how.
+    ///
+    /// - Parameter table: The table's place in the file.
+    func outlived(
+        _ rows: [RowIdentity], table: Int,
+    ) async throws(SinkError) -> [RowIdentity: Kept]
+
     /// Lets another instance write, and closes connections.
     func close() async
 }

@@ -62,6 +62,8 @@ struct TableCut {
         case .merge: try merge(identity, cells, isUpsert: true)
         case .update: try merge(identity, cells, isUpsert: false)
         case .absent: try changes.removes.append(identity, mapping)
+        case .untouched where table.rows[row].flags.contains(.swept):
+            try changes.swept.append(identity, mapping)
         case .untouched, .opaque, .missing: break
         }
     }

@@ -142,10 +142,12 @@ extension Pipeline {
                 throw RedisError(.retry, "the reader is not connected")
             }
             let rows = try await sink.page(table: table, after: after, limit: limit)
-            let missing = try await reader.countMissing(rows, of: mappings[table])
+            let found = try await reader.missing(rows, of: mappings[table])
+            let outlived = try await sink.outlived(found.rows, table: table)
             machine?.sweepFinished(
-                missing: missing.count, last: rows.count < limit ? nil : rows.last,
-                offset: missing.place.offset, history: missing.place.history, now: now)
+                rows: rows.count, missing: found.rows, outlived: outlived,
+                last: rows.count < limit ? nil : rows.last, offset: found.place.offset,
+                history: found.place.history, now: now)
         } catch {
             logger.debug("A look-up failed", metadata: ["why": "\(error)"])
             machine?.sweepFailed(now: now, pause: Backoff.pauseMin)
@@ -157,67 +159,5 @@ extension Pipeline {
     /// A reader that was lost comes back with the link.
     private func renewReader() {
         if isStreaming, reader?.isActive != true { link?.close() }
-    }
-
-    // MARK: Requests from outside
-
-    /// Waits until the database has everything that was written to Redis before the call.
-    ///
-    /// - Returns: False when Redis can't be asked, or the pipeline ended before.
-    public func flush() async -> Bool {
-        // A link that was lost is renewed in a moment; a FLUSHALL alone may cost a server its replicas.
-        let end = now + Self.flushPatience
-        var place = await whereabouts()
-        while place == nil, now < end, !isDraining {
-            try? await pause(.milliseconds(50))
-            place = await whereabouts()
-        }
-        guard let place else { return false }
-        machine?.requestCut()
-        return await withCheckedContinuation { continuation in
-            flushes.append(
-                Flush(offset: place.offset, history: place.history, continuation: continuation))
-            sendAcknowledgement(isWanted: false)
-            doorbell.ring()
-        }
-    }
-
-    // Where the stream is now, or nil when Redis can't be asked.
-    private func whereabouts() async -> (offset: Int64, history: ReplicationID)? {
-        guard isStreaming, let reader, reader.isActive, let info = try? await reader.info(),
-            let offset = info.offset, let history = info.history, info.isMaster
-        else { return nil }
-        return (offset, history)
-    }
-
-    /// What the pipeline is doing.
-    public func status() -> PipelineStatus {
-        guard machine != nil else {
-            return PipelineStatus(
-                state: state, reason: reason, server: info?.name, committedOffset: 0,
-                processedOffset: 0, history: nil, lagSeconds: 0, dirtyRows: 0, opaqueRows: 0,
-                bufferBytes: 0, bufferBytesMax: policy.memoryMax, isBaselineDone: false,
-                strayTables: [], setAside: setAside, counters: PipelineCounters(),
-            )
-        }
-        let committed = machine?.committed
-        let oldest = machine?.oldestWrite ?? nil
-        return PipelineStatus(
-            state: machine?.halt == nil ? state : .halted,
-            reason: machine?.halt.map { "\($0)" } ?? reason ?? readRefusal,
-            server: info?.name,
-            committedOffset: max(machine?.acknowledgement() ?? 0, committed?.position?.offset ?? 0),
-            processedOffset: machine?.processed?.offset ?? 0,
-            history: machine?.processed?.history.digits,
-            lagSeconds: oldest.map { (now - $0).seconds } ?? 0,
-            dirtyRows: machine?.dirtyCount ?? 0,
-            opaqueRows: machine?.opaqueCount ?? 0,
-            bufferBytes: machine?.memory ?? 0,
-            bufferBytesMax: policy.memoryMax,
-            isBaselineDone: committed?.isBaselineDone ?? false,
-            strayTables: (machine?.strayTables ?? []).sorted(),
-            setAside: setAside,
-            counters: machine?.counters ?? PipelineCounters(),
-        )
     }
 }

@@ -45,6 +45,8 @@ public actor Pipeline: Service {
     var setAside: [String: Int] = [:]
     var isDraining = false
     var flushes: [Flush] = []
+    /// Somebody who waits for a pass over rows without a key.
+    var reconciler: CheckedContinuation<ReconcileOutcome, Never>?
     var pending = ByteBuffer()
     var decoder = CommandDecoder(argumentBytesMax: argumentBytesMax)
     var skipRemaining = 0
@@ -116,6 +118,7 @@ public actor Pipeline: Service {
             } catch let error as SinkError where error.response == .fenced {
                 logger.warning("Starting again from the database", metadata: ["why": "\(error)"])
                 machine = nil
+                answerReconciler()
             }
         }
         link?.close()
@@ -200,6 +203,7 @@ public actor Pipeline: Service {
                 isHearingWanted = false
                 group.addTask { await self.hear() }
             }
+            answerReconciler()
             guard let action = machine?.next(now: now) else { return }
             switch action {
             case .commit(let batch): group.addTask { await self.commit(batch) }
@@ -308,5 +312,7 @@ public actor Pipeline: Service {
     private func failFlushes() {
         for flush in flushes { flush.continuation.resume(returning: false) }
         flushes = []
+        machine?.abandonReconciliation()
+        answerReconciler()
     }
 }

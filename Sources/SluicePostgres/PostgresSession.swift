@@ -273,6 +273,12 @@ final class PostgresSession {
 
     // MARK: Reading
 
+    func outlived(_ rows: [RowIdentity], table: Int) throws(SinkError) -> [RowIdentity: Kept] {
+        let kept = PostgresKept(connection: connection, source: source)
+        let known = try kept.look(up: rows, mappings[table])
+        return KeptPlan.outlived(rows, mappings[table], known: known)
+    }
+
     func page(table: Int, after: RowIdentity?, limit: Int) throws(SinkError) -> [RowIdentity] {
         let mapping = mappings[table]
         let sql = TableStatements(mapping, .postgres).page(isFirst: after == nil, limit: limit)

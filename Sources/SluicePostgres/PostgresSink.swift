@@ -57,6 +57,13 @@ public actor PostgresSink: Sink {
         }
     }
 
+    /// Those of some rows that outlived their keys.
+    public func outlived(
+        _ rows: [RowIdentity], table: Int,
+    ) async throws(SinkError) -> [RowIdentity: Kept] {
+        try await run { session throws(SinkError) in try session.outlived(rows, table: table) }
+    }
+
     /// Lets another instance write, and closes the connection.
     public func close() async {
         _ = try? await pool.runIfActive { [state] in state.session = nil }

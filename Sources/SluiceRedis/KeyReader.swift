@@ -200,10 +200,10 @@ package final class KeyReader: Sendable {
         return (keys, next, try Self.place(replies[1]))
     }
 
-    /// How many of a table's rows have no key or member, and at which offset or a later one.
-    package func countMissing(
+    /// Those of a table's rows that have no key or member, and at which offset or a later one.
+    package func missing(
         _ rows: [RowIdentity], of mapping: TableMapping,
-    ) async throws(RedisError) -> (count: Int, place: StreamPlace) {
+    ) async throws(RedisError) -> (rows: [RowIdentity], place: StreamPlace) {
         let commands = rows.map { row -> [[UInt8]] in
             switch mapping.type {
             case .sortedSet: [Array("ZSCORE".utf8), row.key, row.member]
@@ -212,13 +212,13 @@ package final class KeyReader: Sendable {
             }
         }
         let replies = try await connection.send(commands + [Self.whereabouts])
-        let missing = replies.dropLast().count { reply in
+        let missing = zip(rows, replies).filter { _, reply in
             switch reply {
             case .null, .error, .integer(0): true
             default: false
             }
         }
-        return (missing, try Self.place(replies[replies.count - 1]))
+        return (missing.map(\.0), try Self.place(replies[replies.count - 1]))
     }
 
     private static let whereabouts = [Array("INFO".utf8), Array("replication".utf8)]

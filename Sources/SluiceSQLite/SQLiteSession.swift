@@ -264,6 +264,14 @@ final class SQLiteSession: Sendable {
         }
     }
 
+    func outlived(_ rows: [RowIdentity], table: Int) throws(SinkError) -> [RowIdentity: Kept] {
+        let mapping = mappings[table]
+        return try write { [source] database in
+            let kept = SQLiteKept(database: database, source: source)
+            return KeptPlan.outlived(rows, mapping, known: try kept.look(up: rows, mapping))
+        }
+    }
+
     // MARK: Errors
 
     /// What to do about SQLite's codes. Source: https://www.sqlite.org/rescode.html.

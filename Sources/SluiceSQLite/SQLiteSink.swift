@@ -64,6 +64,14 @@ public actor SQLiteSink: Sink {
         }
     }
 
+    /// Those of some rows that outlived their keys.
+    public func outlived(
+        _ rows: [RowIdentity], table: Int,
+    ) async throws(SinkError) -> [RowIdentity: Kept] {
+        let session = try current()
+        return try await run { () throws(SinkError) in try session.outlived(rows, table: table) }
+    }
+
     /// Lets another instance write, and closes the connection.
     public func close() async {
         session = nil

@@ -86,13 +86,14 @@ public struct LiveComparison {
                 let kept =
                     try note("sluice_kept", mapping, name(key), member)
                     .flatMap { Kept(rawValue: $0) } ?? .ended
-                if kept == .back || expected[row] == nil && kept != .ended {
+                let stays = kept != .ended || mapping.removal.onDelete == .keep
+                if kept == .back || expected[row] == nil && stays {
                     outcome.kept += 1
                 } else {
                     outcome.differences.append(
                         RowComparison.Difference(
                             table: mapping.name, row: row, expected: expected[row],
-                            found: actual[row]))
+                            found: actual[row], hasKey: !expected.isEmpty))
                 }
             }
         }

@@ -25,6 +25,8 @@ public struct RowComparison {
         public let expected: [String]?
         /// What the database has, or nil when it has no such row.
         public let found: [String]?
+        /// Whether Redis has the row's key, though maybe not its member.
+        public var hasKey = true
 
         /// The difference as a sentence.
         public var description: String {

@@ -28,7 +28,8 @@ struct SluiceCommand: AsyncParsableCommand {
         version: Version.text,
         subcommands: [
             RunCommand.self, DemoCommand.self, CheckCommand.self, SchemaCommand.self,
-            StatusCommand.self, FlushCommand.self, VerifyCommand.self, VersionCommand.self,
+            StatusCommand.self, FlushCommand.self, VerifyCommand.self, ReconcileCommand.self,
+            VersionCommand.self,
         ],
     )
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import SluiceAdmin
 import SluiceConfiguration
 import SluiceCore
 import SluicePostgres
@@ -12,13 +13,16 @@ struct VerifyCommand: AsyncParsableCommand {
         discussion: """
             The application may go on writing: a row that differs is looked at again until it was \
             the same in Redis while everything was committed. Needs the running instance. What is \
-            compared is held in memory: for large tables, take a --sample. Exits with 65 when rows differ.
+            compared is held in memory: for large tables, take a --sample. With --repair, rows that \
+            differ are read and written again, and compared once more; rows of which the key is gone \
+            are left to `sluice reconcile`. Exits with 65 when rows differ.
             """)
 
     @OptionGroup var options: CommonOptions
     @Option(help: "Only this table; may be given more than once.") var table: [String] = []
     @Option(help: "Only this share of the keys, such as 5%; the same ones each time.")
     var sample: Percentage = Percentage(share: 1)
+    @Flag(help: "Have rows that differ read from Redis and written again.") var repair = false
     @Flag(help: "Print JSON.") var json = false
 
     func run() async throws {
@@ -36,9 +40,16 @@ struct VerifyCommand: AsyncParsableCommand {
         let admin = AdminClient(configuration: configuration)
         try await flush(admin)
         let comparison = try comparison(configuration, mappings)
-        let outcome = try await LiveComparison(comparison, source: configuration.name) {
+        let live = LiveComparison(comparison, source: configuration.name) {
             try await flush(admin)
-        }.run(client)
+        }
+        var outcome = try await live.run(client)
+        if repair, !outcome.differences.isEmpty {
+            let count = try await repair(outcome.differences, mappings, admin)
+            if !json { print("\(count) rows are read and written again") }
+            try await flush(admin)
+            outcome = try await live.run(client)
+        }
         try report(outcome)
     }
 
@@ -76,6 +87,25 @@ struct VerifyCommand: AsyncParsableCommand {
         }
     }
 
+    private func repair(
+        _ differences: [RowComparison.Difference], _ mappings: [TableMapping],
+        _ admin: AdminClient,
+    ) async throws -> Int {
+        let names = differences.filter(\.hasKey).compactMap { row -> RowName? in
+            guard let mapping = mappings.first(where: { $0.name == row.table }) else { return nil }
+            let count = mapping.keys.columns.count
+            let key = mapping.keys.key(from: row.row.prefix(count).map { Array($0.utf8) })
+            let member = row.row.count > count ? row.row[count] : ""
+            return RowName(table: row.table, key: Data(key), member: Data(member.utf8))
+        }
+        let body = try JSONEncoder().encode(names)
+        guard try await admin.ask("POST", "/repair", body: body).status == 200 else {
+            Terminal.complain("the instance does not take the rows")
+            throw Sysexits.temporary
+        }
+        return names.count
+    }
+
     private struct Report: Encodable {
         let compared: Int
         let differ: Int
@@ -100,6 +130,9 @@ struct VerifyCommand: AsyncParsableCommand {
                 "\(outcome.compared) rows compared, \(lines.count) differ; \(outcome.kept) outlived "
                     + "their keys, \(outcome.setAside) are set aside, "
                     + "\(outcome.busy) keys changed each time")
+        }
+        if outcome.differences.contains(where: { !$0.hasKey }), !json {
+            print("rows without a key are deleted by `sluice reconcile --delete-missing`")
         }
         if !lines.isEmpty { throw Sysexits.data }
     }

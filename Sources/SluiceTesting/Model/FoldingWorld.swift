@@ -70,7 +70,9 @@ public enum FoldingWorld {
                     [], cursor: [0x30], offset: redis.offset, history: redis.history, now: now)
             case .sweep:
                 machine.sweepFinished(
-                    missing: 0, last: nil, offset: redis.offset, history: redis.history, now: now)
+                    rows: 0, missing: [], outlived: [:], last: nil, offset: redis.offset,
+                    history: redis.history,
+                    now: now)
             case .askCauses: machine.answerCauses(redis, events: redis.events)
             case .wait, .finish: if machine.isSettled, !machine.isBaselineRunning { return }
             }

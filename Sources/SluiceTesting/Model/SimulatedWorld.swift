@@ -79,7 +79,8 @@ public struct SimulatedWorld: ~Copyable {
             deliver(random.pick(1..<(isLinkSlow ? 4 : 8)))
         case 50..<75: ask()
         case 75..<92: end(isGood: !faults || !random.oneIn(3 + faultRarity))
-        case 92..<96: now += .milliseconds(random.pick(1..<40))
+        case 92..<95: now += .milliseconds(random.pick(1..<40))
+        case 95: repair()
         default: if faults, random.oneIn(faultRarity) { fail() }
         }
     }
@@ -185,6 +186,28 @@ public struct SimulatedWorld: ~Copyable {
         }
     }
 
+    // A person has rows without a key deleted, or rows looked at again.
+    private mutating func repair() {
+        if random.oneIn(2) {
+            let limits = Dictionary(uniqueKeysWithValues: mappings.map { ($0.name, Int.max) })
+            if machine.reconcile(
+                limits: random.oneIn(8) ? nil : limits, includesDoubtful: random.oneIn(2)) == nil
+            {
+                note("reconciliation")
+            }
+        } else {
+            // Most often counters, and of those the ones that outlived their keys: they must stay.
+            let table = random.oneIn(2) ? 0 : random.pick(0..<mappings.count)
+            let stored = database.tables[table].keys.sorted {
+                $0.key.lexicographicallyPrecedes($1.key)
+            }
+            let kept = stored.filter { database.kept(table, $0) == .gone }
+            let rows = (kept.isEmpty ? stored : kept).shuffled(using: &random).prefix(3)
+            if !kept.isEmpty { note("kept rows looked at") }
+            machine.lookAgain(Array(rows), table: mappings[table].name)
+        }
+    }
+
     private mutating func sweep(_ table: Int, _ after: RowIdentity?, _ limit: Int) {
         func precedes(_ left: RowIdentity, _ right: RowIdentity) -> Bool {
             left.key == right.key
@@ -200,9 +223,12 @@ public struct SimulatedWorld: ~Copyable {
             let value = redis.read(item, database: 0).value
             return value == .missing || value == .wrongType
         }
+        let outlived = missing.compactMap { row in database.kept(table, row).map { (row, $0) } }
         machine.sweepFinished(
-            missing: missing.count, last: rows.count == limit ? rows.last : nil,
-            offset: redis.offset, history: redis.history, now: now)
+            rows: rows.count, missing: missing,
+            outlived: Dictionary(uniqueKeysWithValues: outlived),
+            last: rows.count == limit ? rows.last : nil, offset: redis.offset,
+            history: redis.history, now: now)
     }
 
     private mutating func commit(_ batch: Batch, isGood: Bool) {

@@ -1,0 +1,50 @@
+// Rows of the database that may have no key in Redis are read alone, without a change that asks for
+// it. What is read replaces the row as any read does. A row that is not there goes, but only if the
+// database does not remember that it outlived its key, which it alone knows, at the commit.
+extension RowBuffer {
+    /// Has a row read that the database has, to see whether Redis has it and how.
+    ///
+    /// A row that is changing is let be: it is on its way already.
+    mutating func lookAgain(_ table: Int, _ row: Int) {
+        let state = tables[table].rows[row]
+        let key = tables[table].keys[Int(state.key)]
+        guard key.flags.isDisjoint(with: [.opaque, .missing]),
+            state.flags.isDisjoint(with: [.dirty, .gone])
+        else { return }
+        switch state.shape {
+        case .value: touch(table, row)
+        case .untouched, .absent:
+            makeOpaque(table, row)
+            spare(table, row)
+            tables[table].rows[row].flags.insert(.swept)
+        case .merge, .update, .opaque, .missing: break
+        }
+    }
+
+    /// Has a row go that was looked for in vain.
+    mutating func sweepOut(_ table: Int, _ row: Int) {
+        leaveOpaque(table, row)
+        unspare(table, row)
+        tables[table].fill(row, with: .unchanged)
+        tables[table].rows[row].shape = .untouched
+        touch(table, row)
+    }
+}
+
+extension Interpreter {
+    /// Has rows of a table read again; see ``RowBuffer/lookAgain(_:_:)``.
+    mutating func lookAgain(_ rows: [RowIdentity], _ table: Int) {
+        let mapping = mappings[table]
+        for row in rows where mapping.keys.matches(row.key.span) {
+            let key = buffer.tables[table].key(row.key.span)
+            if mapping.type == .stream {
+                buffer.makeKeyOpaque(table, key, isBaseline: true)
+            } else if mapping.isOneRowPerKey {
+                buffer.lookAgain(table, Int(buffer.tables[table].keys[key].first))
+            } else {
+                let member = buffer.tables[table].member(row.member.span, of: key)
+                buffer.lookAgain(table, member)
+            }
+        }
+    }
+}
