@@ -119,11 +119,9 @@ extension RowBuffer {
 
     /// Notes that the key of a row that was read later went, and that the row stays.
     mutating func breakSpared(_ table: Int, _ row: Int) {
-        guard tables[table].rows[row].flags.contains(.spared) else {
-            // It went before what a command had made of it could be read.
-            vanished += 1
-            return
-        }
+        // It went before what commands had made of it could be read.
+        vanished += 1
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
         tables[table].spared[Int32(row), default: Spared()].isBroken = true
     }
 
