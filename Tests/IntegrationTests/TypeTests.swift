@@ -124,5 +124,13 @@ struct TypeTests {
         try bench.flush()
         #expect(try bench.query("SELECT id, user_id FROM profiles") == [["b", "8"]])
         #expect(try bench.number("SELECT count(*) FROM sluice_dead_letters") == 4)
+        let listed = try bench.sluice.command("dead-letters", "--json")
+        #expect(listed.code == 0, "\(listed.output)")
+        let listedLetters = try #require(
+            JSONSerialization.jsonObject(with: Data(listed.output.utf8)) as? [[String: Any]])
+        let named = try bench.query(
+            "SELECT CAST(key AS TEXT), code FROM sluice_dead_letters ORDER BY table_name, key")
+        #expect(listedLetters.map { $0["key"] as? String } == named.map { $0[0] })
+        #expect(listedLetters.map { $0["code"] as? String } == named.map { $0[1] })
     }
 }
