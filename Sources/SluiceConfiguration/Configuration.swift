@@ -10,6 +10,19 @@ public struct Configuration: Hashable, Sendable {
         public var caFile: String?
         /// Whether key events may be turned on at the server.
         public var configures = true
+
+        /// The number of the database that the address names, 0 if it names none.
+        public var database: Int {
+            let isSocket = url.hasPrefix("unix://")
+            let parts = url.drop { $0 != ":" }.dropFirst(3).split(
+                separator: "?", omittingEmptySubsequences: false)
+            if isSocket {
+                let query = parts.dropFirst().first?.split(separator: "&") ?? []
+                return query.compactMap { $0.hasPrefix("db=") ? Int($0.dropFirst(3)) : nil }.first
+                    ?? 0
+            }
+            return Int((parts.first ?? "").drop { $0 != "/" }.dropFirst()) ?? 0
+        }
     }
 
     /// The kinds of databases.

@@ -150,10 +150,11 @@ public struct ConfigurationReader {
         var lines: [Int?] = []
         for name in section.names {
             let table = section.section(name)
-            let reader = TableReader(name: name, section: table)
+            let reader = TableReader(
+                name: name, section: table, database: configuration.redis.database)
             if let mapping = reader.read() {
                 for (index, other) in configuration.tables.enumerated()
-                where other.type == mapping.type && other.keys.overlaps(mapping.keys) {
+                where other.type == mapping.type && other.overlaps(mapping) {
                     table.mistake(
                         "keys", "some keys would belong to \(other.name) too, of the same type",
                         hint: "table \(other.name) on line \(lines[index] ?? 0); "

@@ -4,6 +4,8 @@ internal import SluiceCore
 struct TableReader {
     let name: String
     let section: SectionReader
+    /// The Redis database of tables that name none.
+    let database: Int
 
     func read() -> TableMapping? {
         let kinds = Self.kinds.filter { section.has($0.name) }
@@ -17,6 +19,7 @@ struct TableReader {
                 hint: "for example `string: { views: integer }`")
             return nil
         }
+        let database = section.integer("database", 0...65_535) ?? database
         let expires = section.text("expires_at")
         let rest = section.text("rest")
         let settled = section.text("settled_at")
@@ -34,7 +37,8 @@ struct TableReader {
                 "rest", "belongs to hash tables, and to streams with `fields: { name: type }`")
         }
         let mapping = TableMapping(
-            name: name, keys: pattern, type: type, fields: shape.fields, sources: shape.sources,
+            name: name, keys: pattern, type: type, database: database, fields: shape.fields,
+            sources: shape.sources,
             columns: shape.columns, member: shape.member,
             rest: shape.rest ?? (type == .hash || type == .stream ? rest : nil),
             deadline: shape.member == nil ? expires : nil, settledAt: settled, removal: removal,

@@ -22,19 +22,30 @@ struct Baseline {
     var floor = Int64.min
     /// How often it was started: an answer to a question of an earlier one means nothing.
     private(set) var generation = 0
-    let globs: [Bytes]
+    let walks: [Walk]
+
+    /// Which keys SCAN walks through.
+    struct Walk {
+        /// The number of their database.
+        let database: Int
+        let glob: Bytes
+    }
 
     init(mappings: [TableMapping]) {
-        var globs: [Bytes] = []
-        let prefixes = mappings.map(\.keys).sorted { $0.prefix.count < $1.prefix.count }
-        var covered: [Bytes] = []
-        for pattern in prefixes
-        where !covered.contains(where: { pattern.prefix.starts(with: $0) }) {
+        var walks: [Walk] = []
+        let ordered = mappings.sorted { $0.keys.prefix.count < $1.keys.prefix.count }
+        var covered: [(database: Int, prefix: Bytes)] = []
+        for mapping in ordered {
+            let pattern = mapping.keys
+            let isCovered = covered.contains {
+                $0.database == mapping.database && pattern.prefix.starts(with: $0.prefix)
+            }
+            if isCovered { continue }
             // A pattern without a placeholder is one key, and covers no other.
-            if !pattern.columns.isEmpty { covered.append(pattern.prefix) }
-            globs.append(pattern.glob)
+            if !pattern.columns.isEmpty { covered.append((mapping.database, pattern.prefix)) }
+            walks.append(Walk(database: mapping.database, glob: pattern.glob))
         }
-        self.globs = globs
+        self.walks = walks
     }
 
     var isRunning: Bool { phase != .done }
@@ -47,6 +58,6 @@ struct Baseline {
     mutating func start() {
         floor = .min
         generation += 1
-        phase = globs.isEmpty ? .finishing : .scanning(prefix: 0, cursor: Self.firstCursor)
+        phase = walks.isEmpty ? .finishing : .scanning(prefix: 0, cursor: Self.firstCursor)
     }
 }

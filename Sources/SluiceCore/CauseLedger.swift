@@ -23,6 +23,11 @@ public struct KeyEvent: Hashable, Sendable {
 /// and one without events went because the application said so. Anything between is in doubt, and so
 /// is what happened while nobody listened.
 struct CauseLedger {
+    private struct Key: Hashable {
+        let database: Int
+        let key: Bytes
+    }
+
     private struct Count {
         var removals = 0
         var expired = 0
@@ -32,7 +37,7 @@ struct CauseLedger {
     /// Where somebody began to listen, or nil while nobody does.
     private var since: Int64?
     private var knownUpTo = Int64.min
-    private var counts: [Bytes: Count] = [:]
+    private var counts: [Key: Count] = [:]
 
     /// Whether more can't be learnt of a removal at an offset.
     func isKnown(at offset: Int64) -> Bool {
@@ -40,10 +45,13 @@ struct CauseLedger {
     }
 
     /// Why a key went that a command ending at an offset removed, or nil when nobody knows.
-    func cause(of key: borrowing Span<UInt8>, at offset: Int64) -> RemovalCause? {
+    func cause(
+        of key: borrowing Span<UInt8>, in database: Int, at offset: Int64,
+    ) -> RemovalCause? {
         guard let since, offset > since, offset <= knownUpTo else { return nil }
         if counts.isEmpty { return .deleted }
-        guard let count = counts[Bytes(copying: key)] else { return .deleted }
+        guard let count = counts[Key(database: database, key: Bytes(copying: key))]
+        else { return .deleted }
         switch (count.expired, count.evicted) {
         case (count.removals, 0): return .expired
         case (0, count.removals): return .evicted
@@ -68,8 +76,9 @@ struct CauseLedger {
     mutating func learn(_ events: [KeyEvent], upTo offset: Int64) {
         counts = [:]
         for event in events {
-            if event.cause == .expired { counts[event.key, default: Count()].expired += 1 }
-            if event.cause == .evicted { counts[event.key, default: Count()].evicted += 1 }
+            let key = Key(database: event.database, key: event.key)
+            if event.cause == .expired { counts[key, default: Count()].expired += 1 }
+            if event.cause == .evicted { counts[key, default: Count()].evicted += 1 }
         }
         knownUpTo = offset
     }
@@ -78,7 +87,7 @@ struct CauseLedger {
     mutating func extend(to offset: Int64) { knownUpTo = offset }
 
     /// Counts a removal before the stream is processed up to there.
-    mutating func count(_ key: borrowing Span<UInt8>) {
-        counts[Bytes(copying: key)]?.removals += 1
+    mutating func count(_ key: borrowing Span<UInt8>, in database: Int) {
+        counts[Key(database: database, key: Bytes(copying: key))]?.removals += 1
     }
 }

@@ -107,7 +107,7 @@ extension Interpreter {
             deadline = time.multipliedReportingOverflow(by: unit).partialValue
         }
         for table in mappings.indices
-        where mappings[table].deadline != nil && mappings[table].keys.matches(key) {
+        where mappings[table].deadline != nil && maps(table, key) {
             guard let row = row(table, key, at: offset) else { continue }
             buffer.setDeadline(table, row, deadline)
         }

@@ -6,9 +6,9 @@ struct Interpreter: ~Copyable {
     /// What a command asks of the whole pipeline.
     enum Effect: Equatable {
         case none
-        /// All keys of the database went.
-        case flushed
-        /// The keys of the database are others now.
+        /// All keys of a database went, or of every one.
+        case flushed(database: Int?)
+        /// The keys of a mapped database are others now.
         case swapped
     }
 
@@ -17,23 +17,23 @@ struct Interpreter: ~Copyable {
     /// The hash of which fields went last, where their deadlines may have ended.
     var emptied: (key: Bytes, offset: Int64)?
     let mappings: [TableMapping]
-    /// The number of the database that is mapped.
-    let database: Int
+    /// The number of the database that is selected.
+    private var current = 0
+    private let databases: [Int]
     private let patterns: [KeyPattern]
     private let types: [RedisType]
     private let overlaps: Bool
     private let commands = CommandTable()
     private var described: [Bytes: CommandDescription] = [:]
 
-    init(mappings: [TableMapping], database: Int, seed: UInt64) {
+    init(mappings: [TableMapping], seed: UInt64) {
         self.mappings = mappings
-        self.database = database
+        databases = mappings.map(\.database)
         patterns = mappings.map(\.keys)
         types = mappings.map(\.type)
         buffer = RowBuffer(mappings: mappings, seed: seed)
-        let patterns = patterns
-        overlaps = patterns.indices.contains { left in
-            patterns.indices.contains { $0 != left && patterns[left].overlaps(patterns[$0]) }
+        overlaps = mappings.indices.contains { left in
+            mappings.indices.contains { $0 != left && mappings[left].overlaps(mappings[$0]) }
         }
     }
 
@@ -54,19 +54,20 @@ struct Interpreter: ~Copyable {
         _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], isOversized: Bool,
         name: CommandName?, current: Int, at offset: Int64,
     ) -> Effect {
+        self.current = current
         if isOversized {
-            if current == database { setAside(bytes, arguments) }
+            setAside(bytes, arguments)
             return .none
         }
         switch name {
         case .copy, .move:
-            crossDatabase(bytes, arguments, isCopy: name == .copy, current: current, at: offset)
+            crossDatabase(bytes, arguments, isCopy: name == .copy, at: offset)
             return .none
-        case .flushall: return .flushed
+        case .flushall: return .flushed(database: nil)
         case .swapdb: return isSwapOfMine(bytes, arguments) ? .swapped : .none
         default: break
         }
-        guard current == database else { return .none }
+        guard databases.contains(current) else { return .none }
         return applyHere(bytes, arguments, name, at: offset)
     }
 
@@ -99,13 +100,13 @@ struct Interpreter: ~Copyable {
                 let isAlone = (name == .del || name == .unlink) && arguments.count == 2
                 // Valkey says in one transaction that the last fields went, and so the hash.
                 let isEmptied = emptied.map { $0.offset == offset && $0.key.equals(key) } ?? false
-                let cause = isEmptied ? nil : causes.cause(of: key, at: offset)
+                let cause = isEmptied ? nil : causes.cause(of: key, in: current, at: offset)
                 deleteKey(key, at: offset, isAlone ? cause : .deleted)
             }
         case .pexpireat: expire(bytes, arguments, unit: 1, at: offset)
         case .expireat: expire(bytes, arguments, unit: 1_000, at: offset)
         case .persist: expire(bytes, arguments, unit: nil, at: offset)
-        case .flushdb: return .flushed
+        case .flushdb: return .flushed(database: current)
         case .sort: sort(bytes, arguments, at: offset)
         // Append-only tables keep their rows, and groups have none.
         case .xdel, .xtrim, .xsetid, .xgroup, .xclaim, .xack, .xdelex, .xackdel: break
@@ -118,6 +119,15 @@ struct Interpreter: ~Copyable {
 
     // MARK: Tables
 
+    /// Whether a table maps a key of the database that is selected.
+    @inline(__always)
+    func maps(_ table: Int, _ key: borrowing Span<UInt8>) -> Bool {
+        databases[table] == current && patterns[table].matches(key)
+    }
+
+    /// Whether anything of a database is mapped.
+    func maps(database: Int) -> Bool { databases.contains(database) }
+
     /// The table of a type that maps a key.
     ///
     /// A command of a type proves the type of its key. Where only tables of other types map it, it
@@ -126,7 +136,7 @@ struct Interpreter: ~Copyable {
     mutating func table(
         of type: RedisType, _ key: borrowing Span<UInt8>, at offset: Int64,
     ) -> Int? {
-        for index in patterns.indices where types[index] == type && patterns[index].matches(key) {
+        for index in patterns.indices where types[index] == type && maps(index, key) {
             return index
         }
         makeOpaque(key, at: offset)
@@ -137,7 +147,7 @@ struct Interpreter: ~Copyable {
     mutating func makeOpaque(
         _ key: borrowing Span<UInt8>, at offset: Int64, except: RedisType? = nil,
     ) {
-        for table in patterns.indices where types[table] != except && patterns[table].matches(key) {
+        for table in patterns.indices where types[table] != except && maps(table, key) {
             let slot = buffer.tables[table].key(key)
             let row = Int(buffer.tables[table].keys[slot].first)
             if mappings[table].isOneRowPerKey {
@@ -158,8 +168,7 @@ struct Interpreter: ~Copyable {
     mutating func deleteKey(
         _ key: borrowing Span<UInt8>, at offset: Int64, _ cause: RemovalCause?,
     ) {
-        for table in patterns.indices where types[table] != .stream && patterns[table].matches(key)
-        {
+        for table in patterns.indices where types[table] != .stream && maps(table, key) {
             let slot = buffer.tables[table].key(key)
             let policy = mappings[table].needsCause ? cause : .deleted
             // What was read missing before its removal was seen learns now why it went.
@@ -188,11 +197,16 @@ struct Interpreter: ~Copyable {
     }
 
     /// Whether a command removes a key of which the cause matters.
-    func needsCause(_ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>]) -> Bool {
+    ///
+    /// - Parameter current: The database that is selected, or nil when that is not known yet.
+    func needsCause(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], current: Int?,
+    ) -> Bool {
         guard arguments.count == 2 else { return false }
         let key = bytes.extracting(arguments[1])
         return mappings.indices.contains {
             mappings[$0].needsCause && patterns[$0].matches(key)
+                && (current == nil || databases[$0] == current)
         }
     }
 
@@ -259,7 +273,7 @@ struct Interpreter: ~Copyable {
     }
 
     private mutating func crossDatabase(
-        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], isCopy: Bool, current: Int,
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], isCopy: Bool,
         at offset: Int64,
     ) {
         guard arguments.count >= 3 else { return }
@@ -269,15 +283,13 @@ struct Interpreter: ~Copyable {
             where bytes.extracting(arguments[index]).isWord("db") {
                 target = Int(Number.integer(bytes.extracting(arguments[index + 1])) ?? -1)
             }
-            if target == database { makeOpaque(bytes.extracting(arguments[2]), at: offset) }
+            current = target
+            makeOpaque(bytes.extracting(arguments[2]), at: offset)
             return
         }
-        target = Int(Number.integer(bytes.extracting(arguments[2])) ?? -1)
-        if target == database {
-            makeOpaque(bytes.extracting(arguments[1]), at: offset)
-        } else if current == database {
-            deleteKey(bytes.extracting(arguments[1]), at: offset, .deleted)
-        }
+        deleteKey(bytes.extracting(arguments[1]), at: offset, .deleted)
+        current = Int(Number.integer(bytes.extracting(arguments[2])) ?? -1)
+        makeOpaque(bytes.extracting(arguments[1]), at: offset)
     }
 
     private func isSwapOfMine(
@@ -285,7 +297,7 @@ struct Interpreter: ~Copyable {
     ) -> Bool {
         for index in 1..<arguments.count {
             let number = Number.integer(bytes.extracting(arguments[index]))
-            if number.map(Int.init) == database { return true }
+            if let number, maps(database: Int(number)) { return true }
         }
         return false
     }
@@ -296,7 +308,7 @@ struct Interpreter: ~Copyable {
         let keys = writtenKeys(bytes, arguments)
         for index in keys.isEmpty || keys.count == arguments.count - 1 ? [1] : keys {
             let key = bytes.extracting(arguments[index])
-            for table in patterns.indices where patterns[table].matches(key) {
+            for table in patterns.indices where maps(table, key) {
                 let slot = buffer.tables[table].key(key)
                 let none: Bytes = []
                 let row =

@@ -58,10 +58,10 @@ extension PipelineMachine {
             return
         }
         let mine = events.filter { event in
-            event.database == interpreter.database
-                && interpreter.mappings.contains {
-                    $0.needsCause && $0.keys.matches(event.key.span)
-                }
+            interpreter.mappings.contains {
+                $0.needsCause && $0.database == event.database
+                    && $0.keys.matches(event.key.span)
+            }
         }
         if mine.isEmpty {
             interpreter.causes.learn([], upTo: offset)
@@ -69,6 +69,7 @@ extension PipelineMachine {
         } else {
             interpreter.causes.learn(mine, upTo: processed?.offset ?? 0)
             lookAheadUntil = offset
+            lookAheadDatabase = processed?.database ?? 0
             countStaged()
         }
     }
@@ -87,7 +88,11 @@ extension PipelineMachine {
     public mutating func lookAhead(_ bytes: borrowing Span<UInt8>, arguments: [Range<Int>]) {
         guard arguments.count == 2 else { return }
         switch interpreter.name(bytes.extracting(arguments[0])) {
-        case .del, .unlink: interpreter.causes.count(bytes.extracting(arguments[1]))
+        case .select:
+            lookAheadDatabase = Self.database(bytes, arguments) ?? lookAheadDatabase
+        case .del, .unlink:
+            interpreter.causes.count(
+                bytes.extracting(arguments[1]), in: lookAheadDatabase)
         default: break
         }
     }

@@ -182,7 +182,9 @@ extension PipelineMachine {
             interpreter.buffer.opaqueCount < policy.readsMax
         else { return nil }
         scanning = baseline.generation
-        return .scan(cursor: cursor, match: baseline.globs[prefix], count: policy.scanCount)
+        let walk = baseline.walks[prefix]
+        return .scan(
+            database: walk.database, cursor: cursor, match: walk.glob, count: policy.scanCount)
     }
 
     private mutating func sweep(now: Duration) -> Action? {

@@ -81,12 +81,13 @@ extension PipelineMachine {
         }
         // A key that went before this is not among them, though the stream may not have said so yet.
         baseline.floor = max(baseline.floor, offset)
-        for key in keys { interpreter.noteForBaseline(key) }
+        let database = baseline.walks[prefix].database
+        for key in keys { interpreter.noteForBaseline(key, in: database) }
         if dirtySince == nil, interpreter.buffer.opaqueCount > 0 { dirtySince = now }
         pauseUntil = now + policy.baselinePause
         if cursor != Baseline.firstCursor {
             baseline.phase = .scanning(prefix: prefix, cursor: cursor)
-        } else if prefix + 1 < baseline.globs.count {
+        } else if prefix + 1 < baseline.walks.count {
             baseline.phase = .scanning(prefix: prefix + 1, cursor: Baseline.firstCursor)
         } else {
             sweepTable(after: -1)
@@ -158,8 +159,9 @@ extension PipelineMachine {
 
 extension Interpreter {
     /// Has a key read for a baseline, unless its value is known.
-    mutating func noteForBaseline(_ key: Bytes) {
-        for table in mappings.indices where mappings[table].keys.matches(key.span) {
+    mutating func noteForBaseline(_ key: Bytes, in database: Int) {
+        for table in mappings.indices
+        where mappings[table].database == database && mappings[table].keys.matches(key.span) {
             let slot = buffer.tables[table].key(key.span)
             if mappings[table].isOneRowPerKey {
                 let row = Int(buffer.tables[table].keys[slot].first)

@@ -21,7 +21,7 @@ public struct PipelineMachine: ~Copyable {
         /// Read these in one transaction of Redis, together with its offset.
         case read([ReadItem])
         /// Look for keys.
-        case scan(cursor: Bytes, match: Bytes, count: Int)
+        case scan(database: Int, cursor: Bytes, match: Bytes, count: Int)
         /// Look up a page of a table's rows in Redis.
         case sweep(table: Int, after: RowIdentity?, limit: Int)
         /// Ask why keys went: collect the key events up to now, and where the stream is.
@@ -92,6 +92,7 @@ public struct PipelineMachine: ~Copyable {
     var isCauseNeededInStage = false
     /// The offset up to which removals are to be counted before they are processed.
     public internal(set) var lookAheadUntil: Int64?
+    var lookAheadDatabase = 0
 
     /// A batch that is on its way.
     struct Flight {
@@ -105,12 +106,11 @@ public struct PipelineMachine: ~Copyable {
     ///
     /// - Parameters:
     ///   - mappings: The tables, in the file's order.
-    ///   - database: The number of the Redis database that is mapped.
     ///   - policy: The limits.
     ///   - stored: What the sink returned when it was opened.
     ///   - seed: The seed of the hash of keys; random outside tests.
     public init(
-        mappings: [TableMapping], database: Int, policy: PipelinePolicy, stored: StoredState,
+        mappings: [TableMapping], policy: PipelinePolicy, stored: StoredState,
         seed: UInt64,
     ) {
         self.policy = policy
@@ -122,7 +122,7 @@ public struct PipelineMachine: ~Copyable {
             closedOffset = stored.checkpoint.position?.offset ?? 0
             hasClosed = stored.checkpoint.isBaselineDone
         }
-        interpreter = Interpreter(mappings: mappings, database: database, seed: seed)
+        interpreter = Interpreter(mappings: mappings, seed: seed)
         baseline = Baseline(mappings: mappings)
         if processed != nil, !committed.isBaselineDone {
             strays = []
@@ -185,7 +185,9 @@ public struct PipelineMachine: ~Copyable {
     ) -> Bool {
         guard !interpreter.causes.isKnown(at: end) else { return false }
         if name == .exec { return stage.isOpen && isCauseNeededInStage }
-        guard interpreter.needsCause(bytes, arguments) else { return false }
+        // A transaction may select another database, which is seen when it is run.
+        let current = stage.isOpen ? nil : processed?.database
+        guard interpreter.needsCause(bytes, arguments, current: current) else { return false }
         guard stage.isOpen else { return true }
         isCauseNeededInStage = true
         return false
@@ -267,7 +269,7 @@ public struct PipelineMachine: ~Copyable {
         return old
     }
 
-    private static func database(
+    static func database(
         _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
     ) -> Int? {
         guard arguments.count == 2 else { return nil }
@@ -277,9 +279,9 @@ public struct PipelineMachine: ~Copyable {
     private mutating func take(_ effect: Interpreter.Effect, at position: Position) {
         switch effect {
         case .none: break
-        case .flushed:
+        case .flushed(let database):
             counters.flushes += 1
-            interpreter.buffer.flushed(at: position.offset)
+            interpreter.buffer.flushed(database, at: position.offset)
         case .swapped:
             gap = position
             isSwap = true

@@ -18,15 +18,20 @@ public struct ReadItem: Hashable, Sendable {
     public let type: RedisType
     /// The key.
     public let key: Bytes
+    /// The number of its database.
+    public let database: Int
     /// What is to be read of it.
     public let target: Target
     /// Whether the key's deadline is wanted too.
     public let wantsDeadline: Bool
 
     /// Creates an item.
-    public init(type: RedisType, key: Bytes, target: Target, wantsDeadline: Bool = false) {
+    public init(
+        type: RedisType, key: Bytes, database: Int = 0, target: Target, wantsDeadline: Bool = false,
+    ) {
         self.type = type
         self.key = key
+        self.database = database
         self.target = target
         self.wantsDeadline = wantsDeadline
     }

@@ -21,6 +21,7 @@ extension RowBuffer {
         return ReadItem(
             type: mapping.type,
             key: key.bytes,
+            database: mapping.database,
             target: target,
             wantsDeadline: mapping.deadline != nil,
         )
@@ -203,7 +204,10 @@ extension RowBuffer {
     }
 
     private func isMappedElsewhere(_ key: Bytes, than table: Int) -> Bool {
-        tables.indices.contains { $0 != table && tables[$0].mapping.keys.matches(key.span) }
+        tables.indices.contains {
+            $0 != table && tables[$0].mapping.database == tables[table].mapping.database
+                && tables[$0].mapping.keys.matches(key.span)
+        }
     }
 
     private func wrongType(_ table: Int) -> Misfit {

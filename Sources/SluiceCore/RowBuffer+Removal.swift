@@ -171,9 +171,10 @@ extension RowBuffer {
         tables[table].rows[row].shape = .untouched
     }
 
-    /// Notes that all keys are gone, but for those that were read later.
-    mutating func flushed(at offset: Int64) {
-        for table in tables.indices {
+    /// Notes that all keys of a database, or of every one, are gone, but for those read later.
+    mutating func flushed(_ database: Int?, at offset: Int64) {
+        for table in tables.indices
+        where database == nil || tables[table].mapping.database == database {
             switch tables[table].mapping.removal.onFlush {
             case .keep: keepAll(table, at: offset)
             case .delete, .mark: wipe(table, at: offset)

@@ -120,6 +120,8 @@ public struct TableMapping: Hashable, Sendable {
     public let keys: KeyPattern
     /// Their Redis type.
     public let type: RedisType
+    /// The number of the Redis database that they are in.
+    public let database: Int
     /// The fields of a hash or of stream entries, in the order of their columns.
     public let fields: [Bytes]
     /// What the first columns take of the one value that fills them; empty where a column is a value.
@@ -161,12 +163,18 @@ public struct TableMapping: Hashable, Sendable {
         return nil
     }
 
+    /// Whether some key would be a row of both tables if it had their types.
+    package func overlaps(_ other: TableMapping) -> Bool {
+        database == other.database && keys.overlaps(other.keys)
+    }
+
     /// Creates a mapping.
     ///
     /// - Parameters:
     ///   - name: The table's name in the database.
     ///   - keys: The keys that it maps.
     ///   - type: Their Redis type.
+    ///   - database: The number of the Redis database that they are in.
     ///   - fields: The fields of a hash or of stream entries, of which `columns` are the columns.
     ///   - sources: What each of `columns` takes of one value that fills them all.
     ///   - columns: The value columns without `rest` and the deadline.
@@ -179,6 +187,7 @@ public struct TableMapping: Hashable, Sendable {
         name: String,
         keys: KeyPattern,
         type: RedisType,
+        database: Int = 0,
         fields: [Bytes] = [],
         sources: [ValueSource] = [],
         columns: [Column] = [],
@@ -201,6 +210,7 @@ public struct TableMapping: Hashable, Sendable {
         self.name = name
         self.keys = keys
         self.type = type
+        self.database = database
         self.fields = fields
         self.sources = sources
         isCounter = type == .string && sources.isEmpty && columns.first?.type == .integer

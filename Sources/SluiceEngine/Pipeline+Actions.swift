@@ -94,12 +94,13 @@ extension Pipeline {
     }
 
     /// Looks for keys.
-    func scan(_ cursor: Bytes, _ match: Bytes, _ count: Int) async {
+    func scan(_ database: Int, _ cursor: Bytes, _ match: Bytes, _ count: Int) async {
         do throws(RedisError) {
             guard let reader, reader.isActive else {
                 throw RedisError(.retry, "the reader is not connected")
             }
-            let found = try await reader.scan(cursor: cursor, match: match, count: count)
+            let found = try await reader.scan(
+                cursor: cursor, match: match, count: count, in: database)
             machine?.scanFinished(
                 found.keys, cursor: found.cursor, offset: found.place.offset,
                 history: found.place.history, now: now)

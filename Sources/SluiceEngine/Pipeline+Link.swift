@@ -53,7 +53,7 @@ extension Pipeline {
         machine?.learn(
             try await reader.commands(),
             mayFieldsExpire: info.knowsFieldDeadlines
-                && (isReplayed || info.hasFieldDeadlines(endpoint.database)))
+                && (isReplayed || databases.contains(where: info.hasFieldDeadlines)))
         await listen()
         let relay = LinkRelay(pipeline: self)
         link = try await ReplicationLink.connect(

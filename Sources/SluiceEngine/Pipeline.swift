@@ -28,6 +28,9 @@ public actor Pipeline: Service {
     private let showBaseline: (@Sendable (BaselineProgress) -> Void)?
     private let start = ContinuousClock.now
 
+    /// The Redis databases that tables are mapped from.
+    var databases: Set<Int> { Set(mappings.map(\.database)) }
+
     var machine: PipelineMachine?
     var link: ReplicationLink?
     var reader: KeyReader?
@@ -174,7 +177,7 @@ public actor Pipeline: Service {
 
     private func follow(_ stored: StoredState) async throws {
         let machine = PipelineMachine(
-            mappings: mappings, database: endpoint.database, policy: policy, stored: stored,
+            mappings: mappings, policy: policy, stored: stored,
             seed: random.next(),
         )
         self.machine = consume machine
@@ -208,8 +211,8 @@ public actor Pipeline: Service {
             switch action {
             case .commit(let batch): group.addTask { await self.commit(batch) }
             case .read(let items): group.addTask { await self.read(items) }
-            case .scan(let cursor, let match, let count):
-                group.addTask { await self.scan(cursor, match, count) }
+            case .scan(let database, let cursor, let match, let count):
+                group.addTask { await self.scan(database, cursor, match, count) }
             case .sweep(let table, let after, let limit):
                 group.addTask { await self.sweep(table, after, limit) }
             case .askCauses: group.addTask { await self.askCauses() }
@@ -255,7 +258,7 @@ public actor Pipeline: Service {
         guard now - progressShown >= pause else { return }
         progressShown = now
         if let showBaseline {
-            let keys = info?.keyCount(endpoint.database) ?? 0
+            let keys = databases.reduce(0) { $0 + (info?.keyCount($1) ?? 0) }
             return showBaseline(
                 BaselineProgress(read: counters.baselineReads, keys: keys, isDone: false))
         }

@@ -8,12 +8,15 @@ package import SluiceCore
 /// offset belongs to the values.
 package final class KeyReader: Sendable {
     private let connection: RedisConnection
+    // The database that is selected wherever nothing else is said.
+    private let home: Int
 
     /// Whether the connection still stands.
     package var isActive: Bool { connection.isActive }
 
-    private init(_ connection: RedisConnection) {
+    private init(_ connection: RedisConnection, home: Int) {
         self.connection = connection
+        self.home = home
     }
 
     /// Connects.
@@ -25,7 +28,7 @@ package final class KeyReader: Sendable {
         )
         // From 7.2: reading is not using, so it must not change what is evicted.
         _ = try await connection.send(["CLIENT", "NO-TOUCH", "ON"])
-        return KeyReader(connection)
+        return KeyReader(connection, home: endpoint.database)
     }
 
     /// Closes the connection.
@@ -59,13 +62,25 @@ package final class KeyReader: Sendable {
         var bytes = RESPEncoder.command("MULTI")
         var count = 3
         var names = ["MULTI"]
-        for item in items {
-            for command in Self.commands(for: item) {
-                bytes += RESPEncoder.command(command)
-                names.append(String(decoding: command[0], as: UTF8.self))
-                count += 1
-            }
+        // The places of what SELECT answers.
+        var selects: [Int] = []
+        var selected = home
+        func add(_ command: [[UInt8]]) {
+            bytes += RESPEncoder.command(command)
+            names.append(String(decoding: command[0], as: UTF8.self))
+            count += 1
         }
+        func select(_ database: Int) {
+            guard database != selected else { return }
+            selects.append(names.count - 1)
+            add(Self.select(database))
+            selected = database
+        }
+        for item in items {
+            select(item.database)
+            for command in Self.commands(for: item) { add(command) }
+        }
+        select(home)
         let whereabouts = RESPEncoder.command("INFO", "replication")
         bytes += whereabouts + RESPEncoder.command("EXEC") + whereabouts
         var replies = try await connection.send(encoded: bytes, count: count + 1)
@@ -74,8 +89,14 @@ package final class KeyReader: Sendable {
         for (reply, name) in zip(replies.dropLast(), names + ["INFO"]) {
             if case .error(let text) = reply { throw RedisConnection.refusal(text, name) }
         }
-        guard let last = replies.last, let values = last.elements, values.count == count - 2 else {
+        guard let last = replies.last, var values = last.elements, values.count == count - 2
+        else {
             throw RedisError(.retry, "Redis did not run the transaction of a read")
+        }
+        for place in selects.reversed() {
+            if case .error(let text) = values.remove(at: place) {
+                throw RedisConnection.refusal(text, "SELECT")
+            }
         }
         let info = ServerInfo(values.last?.text ?? "")
         guard info.isMaster, let offset = info.offset, let history = info.history else {
@@ -87,6 +108,21 @@ package final class KeyReader: Sendable {
         return ReadAnswer(
             results: Self.results(for: items, values), offset: offset, until: after.offset,
             history: history)
+    }
+
+    private static func select(_ database: Int) -> [[UInt8]] {
+        [Array("SELECT".utf8), Array("\(database)".utf8)]
+    }
+
+    // Sends commands in a database, and comes back from there.
+    private func send(
+        _ commands: [[[UInt8]]], in database: Int,
+    ) async throws(RedisError) -> [RESPValue] {
+        guard database != home else { return try await connection.send(commands) }
+        let all = [Self.select(database)] + commands + [Self.select(home)]
+        let replies = try await connection.send(all)
+        if case .error(let text) = replies[0] { throw RedisConnection.refusal(text, "SELECT") }
+        return Array(replies.dropFirst().dropLast())
     }
 
     private static func commands(for item: ReadItem) -> [[[UInt8]]] {
@@ -185,13 +221,13 @@ package final class KeyReader: Sendable {
 
     /// Looks for keys, and says at which offset, or at a later one, they were looked for.
     package func scan(
-        cursor: Bytes, match: Bytes, count: Int,
+        cursor: Bytes, match: Bytes, count: Int, in database: Int? = nil,
     ) async throws(RedisError) -> (keys: [Bytes], cursor: Bytes, place: StreamPlace) {
         let command = [
             Array("SCAN".utf8), cursor, Array("MATCH".utf8), match, Array("COUNT".utf8),
             Array("\(count)".utf8),
         ]
-        let replies = try await connection.send([command, Self.whereabouts])
+        let replies = try await send([command, Self.whereabouts], in: database ?? home)
         if case .error(let text) = replies[0] { throw RedisConnection.refusal(text, "SCAN") }
         guard let parts = replies[0].elements, parts.count == 2, let next = parts[0].bytes else {
             throw RedisError(.retry, "Redis answered SCAN with something else")
@@ -211,7 +247,7 @@ package final class KeyReader: Sendable {
             default: [Array("EXISTS".utf8), row.key]
             }
         }
-        let replies = try await connection.send(commands + [Self.whereabouts])
+        let replies = try await send(commands + [Self.whereabouts], in: mapping.database)
         let missing = zip(rows, replies).filter { _, reply in
             switch reply {
             case .null, .error, .integer(0): true

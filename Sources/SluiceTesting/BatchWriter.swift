@@ -18,7 +18,7 @@ struct BatchWriter: ~Copyable {
     init(_ checkpoint: Checkpoint) {
         last = checkpoint
         machine = PipelineMachine(
-            mappings: SinkConformance.mappings, database: 0, policy: PipelinePolicy(),
+            mappings: SinkConformance.mappings, policy: PipelinePolicy(),
             stored: StoredState(checkpoint: checkpoint), seed: 1,
         )
         machine.linkContinued(history: nil)

@@ -46,6 +46,7 @@ public struct LiveComparison {
         outcome.compared = first.compared
         for mapping in comparison.mappings {
             let mine = first.differences.filter { $0.table == mapping.name }
+            _ = try await redis.send("SELECT", "\(mapping.database)")
             var open = Set(mine.map { Array($0.row.prefix(mapping.keys.columns.count)) })
             for _ in 0..<Self.roundsMax where !open.isEmpty {
                 open = try await round(mapping, open, redis, &outcome)

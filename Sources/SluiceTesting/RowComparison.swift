@@ -72,6 +72,7 @@ public struct RowComparison {
     public func run(_ redis: RedisClient) async throws -> Outcome {
         var outcome = Outcome()
         for mapping in mappings {
+            _ = try await redis.send("SELECT", "\(mapping.database)")
             let actual = try stored(mapping)
             let expected = try await expected(mapping, redis)
             for (row, values) in expected {

@@ -19,6 +19,23 @@ struct ConfigurationReaderTests {
         }
     }
 
+    @Test(
+        "a table takes its keys from the address's database, unless it names one",
+        arguments: [
+            ("redis://h:1/4", 4), ("rediss://u:p%40@h/2", 2), ("redis://h", 0), ("redis://h/", 0),
+            ("unix:///run/r.sock?db=6", 6), ("unix:///run/1/r.sock", 0),
+        ])
+    func databaseNumber(url: String, number: Int) throws {
+        let text = """
+            redis: { url: '\(url)' }
+            tables:
+              a: { keys: 'k:<i>', set: { member: m } }
+              b: { keys: 'k:<i>', set: { member: m }, database: 9 }
+            """
+        let configuration = try ConfigurationReader(environment: [:]).read(text, file: "f")
+        #expect(configuration.tables.map(\.database) == [number, 9])
+    }
+
     @Test("every setting but the tables has a default")
     func defaults() throws {
         let configuration = try Self.read(

@@ -40,7 +40,7 @@ struct HotPathTests {
             isBaselineDone: true,
         )
         var machine = PipelineMachine(
-            mappings: mappings, database: 0, policy: PipelinePolicy(),
+            mappings: mappings, policy: PipelinePolicy(),
             stored: StoredState(checkpoint: checkpoint), seed: 1,
         )
         machine.linkContinued(history: nil)

@@ -19,7 +19,7 @@ struct PipelineMachineTests {
             isBaselineDone: true,
         )
         var machine = PipelineMachine(
-            mappings: [mapping], database: 0, policy: policy,
+            mappings: [mapping], policy: policy,
             stored: StoredState(checkpoint: checkpoint), seed: 1,
         )
         machine.linkContinued(history: nil)

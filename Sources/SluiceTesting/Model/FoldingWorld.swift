@@ -16,7 +16,7 @@ public enum FoldingWorld {
         var traffic = ModelTraffic()
         var database = ModelDatabase(mappings: ModelTraffic.mappings)
         var machine = PipelineMachine(
-            mappings: ModelTraffic.mappings, database: 0, policy: PipelinePolicy(),
+            mappings: ModelTraffic.mappings, policy: PipelinePolicy(),
             stored: database.open(), seed: seed,
         )
         machine.learn(ModelTraffic.descriptions)
@@ -31,7 +31,7 @@ public enum FoldingWorld {
         }
         settle(&machine, &database, redis)
         let differences = ModelComparison(mappings: ModelTraffic.mappings).differences(
-            database, redis.databases[0], loose: database.loose,
+            database, redis.databases, loose: database.loose,
             strays: database.checkpoint.strays, isCertain: machine.counters.vanished == 0,
         )
         return (differences, database.checkpoint.sequence)
@@ -61,7 +61,7 @@ public enum FoldingWorld {
                 }
                 machine.committed(BatchOutcome(), now: now)
             case .read(let items):
-                let results = items.map { redis.read($0, database: 0) }
+                let results = items.map { redis.read($0, database: $0.database) }
                 machine.readFinished(
                     results, offset: redis.offset, until: redis.offset, history: redis.history,
                     now: now)

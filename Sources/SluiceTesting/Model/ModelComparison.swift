@@ -13,12 +13,12 @@ public struct ModelComparison {
     ///
     /// - Parameter isCertain: Whether nothing was missed, so that the cause of each removal is known.
     public func differences(
-        _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, loose: [LooseRow],
+        _ database: ModelDatabase, _ databases: [ModelRedis.Keyspace], loose: [LooseRow],
         strays: Set<String>, isCertain: Bool,
     ) -> [String] {
         mappings.indices.flatMap { table in
-            differences(table, database, keys, loose, strays)
-        } + totals(database, keys, loose, isCertain)
+            differences(table, database, databases[mappings[table].database], loose, strays)
+        } + totals(database, databases[0], loose, isCertain)
     }
 
     /// Counters that outlived their keys have what they had, and what was added since.
@@ -28,7 +28,10 @@ public struct ModelComparison {
     ) -> [String] {
         guard isCertain else { return [] }
         let table = 0
-        let free = Set(loose.map(\.identity) + database.deadLetters.map(\.identity))
+        let name = mappings[table].name
+        let free = Set(
+            loose.filter { $0.table == name }.map(\.identity)
+                + database.deadLetters.filter { $0.table == name }.map(\.identity))
         return keys.totals.compactMap { key, total in
             let row = RowIdentity(key: Array(key.utf8))
             guard key.hasPrefix("c:"), !free.contains(row) else { return nil }

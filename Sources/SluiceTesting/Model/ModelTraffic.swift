@@ -36,6 +36,14 @@ public struct ModelTraffic {
             name: "events", keys: pattern("x:", "id"), type: .stream,
             member: Column(name: "event", type: .text), rest: "payload",
         ),
+        TableMapping(
+            name: "counters_of_another_database", keys: pattern("c:", "id"), type: .string,
+            database: 1, columns: [Column(name: "value", type: .integer)], deadline: "expires_at",
+        ),
+        TableMapping(
+            name: "tags_of_another_database", keys: pattern("s:", "id"), type: .set, database: 1,
+            member: Column(name: "tag", type: .text),
+        ),
     ]
 
     private static func pattern(_ prefix: String, _ name: String) -> KeyPattern {
@@ -62,7 +70,7 @@ public struct ModelTraffic {
 
     /// Runs one command or transaction, and propagates what it did.
     public mutating func run(on redis: inout ModelRedis, random: inout SplitMix64) {
-        let database = random.oneIn(12) ? 1 : 0
+        let database = random.oneIn(8) ? 1 : 0
         let count = random.oneIn(4) ? random.pick(2..<5) : 1
         var effects: [[String]] = []
         for _ in 0..<count {

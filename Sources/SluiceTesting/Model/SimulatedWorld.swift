@@ -9,7 +9,7 @@ public struct SimulatedWorld: ~Copyable {
     private enum UnderWay {
         case commit(Batch)
         case read([ReadItem])
-        case scan(match: Bytes)
+        case scan(database: Int, match: Bytes)
         case sweep(table: Int, after: RowIdentity?, limit: Int)
         case causes
     }
@@ -43,7 +43,7 @@ public struct SimulatedWorld: ~Copyable {
         isLinkSlow = random.oneIn(3)
         database = ModelDatabase(mappings: mappings)
         machine = PipelineMachine(
-            mappings: mappings, database: 0, policy: Self.policy(&random), stored: database.open(),
+            mappings: mappings, policy: Self.policy(&random), stored: database.open(),
             seed: seed,
         )
         machine.learn(ModelTraffic.descriptions)
@@ -144,7 +144,8 @@ public struct SimulatedWorld: ~Copyable {
         switch machine.next(now: now) {
         case .commit(let batch): underWay.append(.commit(batch.ordered()))
         case .read(let items): underWay.append(.read(items))
-        case .scan(_, let match, _): underWay.append(.scan(match: match))
+        case .scan(let database, _, let match, _):
+            underWay.append(.scan(database: database, match: match))
         case .sweep(let table, let after, let limit):
             underWay.append(.sweep(table: table, after: after, limit: limit))
         case .askCauses: underWay.append(.causes)
@@ -162,14 +163,14 @@ public struct SimulatedWorld: ~Copyable {
                 return machine.readFailed(now: now, pause: .milliseconds(5))
             }
             note("read")
-            let results = items.map { redis.read($0, database: 0) }
+            let results = items.map { redis.read($0, database: $0.database) }
             machine.readFinished(
                 results, offset: redis.offset, until: redis.offset, history: redis.history, now: now
             )
-        case .scan(let match):
+        case .scan(let database, let match):
             guard isGood else { return machine.scanFailed(now: now, pause: .milliseconds(5)) }
             let prefix = match.dropLast()
-            let keys = redis.databases[0].values.keys.sorted().map { Array($0.utf8) }
+            let keys = redis.databases[database].values.keys.sorted().map { Array($0.utf8) }
             machine.scanFinished(
                 keys.filter { $0.starts(with: prefix) }, cursor: [0x30], offset: redis.offset,
                 history: redis.history, now: now)
@@ -220,7 +221,7 @@ public struct SimulatedWorld: ~Copyable {
             let mapping = mappings[table]
             let target: ReadItem.Target = mapping.isOneRowPerKey ? .key : .member(row.member)
             let item = ReadItem(type: mapping.type, key: row.key, target: target)
-            let value = redis.read(item, database: 0).value
+            let value = redis.read(item, database: mapping.database).value
             return value == .missing || value == .wrongType
         }
         let outlived = missing.compactMap { row in database.kept(table, row).map { (row, $0) } }
@@ -284,7 +285,7 @@ public struct SimulatedWorld: ~Copyable {
         underWay = []
         if random.oneIn(2) { landZombies() }
         machine = PipelineMachine(
-            mappings: mappings, database: 0, policy: Self.policy(&random), stored: database.open(),
+            mappings: mappings, policy: Self.policy(&random), stored: database.open(),
             seed: seed &+ random.next(),
         )
         machine.learn(ModelTraffic.descriptions)
@@ -313,10 +314,10 @@ public struct SimulatedWorld: ~Copyable {
         guard checkpoint.isBaselineDone, let position = checkpoint.position else { return }
         guard isPart(position), let keys = redis.snapshots[position.offset] else { return }
         note("comparison")
-        compare(keys[0], "at \(position)")
+        compare(keys, "at \(position)")
     }
 
-    private mutating func compare(_ keys: ModelRedis.Keyspace, _ place: String) {
+    private mutating func compare(_ keys: [ModelRedis.Keyspace], _ place: String) {
         let comparison = ModelComparison(mappings: mappings)
         let found = comparison.differences(
             database, keys, loose: database.loose, strays: database.checkpoint.strays,
@@ -336,7 +337,7 @@ public struct SimulatedWorld: ~Copyable {
             if machine.isSettled, !machine.isBaselineRunning, isLinkUp, !machine.isHolding,
                 machine.streamOffset == redis.offset, database.loose.isEmpty, underWay.isEmpty
             {
-                compare(redis.databases[0], "in the end")
+                compare(redis.databases, "in the end")
                 if machine.acknowledgement() != redis.offset {
                     failures.append("seed \(seed): the end is not acknowledged")
                 }
