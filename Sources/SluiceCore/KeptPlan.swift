@@ -138,7 +138,9 @@ package struct KeptPlan {
     private mutating func resolveSwept() {
         let rows = changes.swept
         let gone = rows.identities.indices.filter { index in
-            let state = state(rows.identities[index])
+            let row = rows.identities[index]
+            guard keptNow[row] == nil else { return false }
+            let state = state(row)
             return state == nil || state == .doubtful && changes.sweepsDoubtful
         }
         changes.swept = rows.selecting([])

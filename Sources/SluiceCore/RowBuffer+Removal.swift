@@ -57,6 +57,9 @@ extension RowBuffer {
         guard shape == .opaque || shape == .missing else { return }
         leaveOpaque(table, row)
         tables[table].rows[row].shape = .untouched
+        // What it was looked for now is known: its key went, and it stays.
+        let isSwept = tables[table].rows[row].flags.contains(.swept)
+        tables[table].rows[row].flags.remove(.swept)
         if tables[table].rows[row].flags.contains(.spared) {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
@@ -64,9 +67,7 @@ extension RowBuffer {
             guard delta != 0 else { return }
             tables[table].rows[row].shape = .merge
             tables[table].set(row, 0, .add(delta))
-        } else if tables[table].rows[row].flags.contains(.swept) {
-            tables[table].rows[row].flags.remove(.swept)
-        } else {
+        } else if !isSwept {
             vanished += 1
             tables[table].rows[row].misfit = Misfit(
                 .vanished, "the key went before its last state could be read"

@@ -27,6 +27,8 @@ public struct ModelRedis {
         public var deadlines: [String: Int64] = [:]
         /// What the rows of counters have beyond their keys, because they outlived earlier ones.
         public var totals: [String: Int] = [:]
+        /// Counters whose keys went with a value that their rows could not take.
+        public var unknownTotals: Set<String> = []
         /// Keys that went by themselves in the command that is running.
         var removed: [String: RemovalCause] = [:]
 
@@ -36,6 +38,7 @@ public struct ModelRedis {
                 totals[key, default: 0] += number
             } else {
                 totals[key] = nil
+                unknownTotals.insert(key)
             }
             values[key] = nil
             deadlines[key] = nil

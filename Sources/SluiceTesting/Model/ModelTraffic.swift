@@ -259,7 +259,8 @@ public struct ModelTraffic {
             guard random.oneIn(12) else { return [] }
             guard keys.removed.isEmpty else { return [] }
             for key in keys.values.keys.sorted() { keys.remove(key, .deleted) }
-            keys = ModelRedis.Keyspace(totals: keys.totals)
+            keys = ModelRedis.Keyspace(
+                totals: keys.totals, unknownTotals: keys.unknownTotals)
             return [["FLUSHDB"]]
         }
     }
