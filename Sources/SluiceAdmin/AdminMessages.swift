@@ -35,3 +35,35 @@ public struct ReconcileRequest: Codable, Hashable, Sendable {
         self.limits = limits
     }
 }
+
+/// What is asked of `POST /dead-letters/retry` and `/dead-letters/discard`.
+public struct LetterRequest: Codable, Hashable, Sendable {
+    /// The table, or all.
+    public let table: String?
+    /// The key, or all of the table.
+    public let key: Data?
+    /// The member, or all of the key.
+    public let member: Data?
+
+    /// Creates a request.
+    public init(table: String?, key: Data?, member: Data?) {
+        self.table = table
+        self.key = key
+        self.member = member
+    }
+
+    var choice: LetterChoice {
+        LetterChoice(table: table, key: key.map { Array($0) }, member: member.map { Array($0) })
+    }
+}
+
+/// What is asked of `POST /resume`.
+public struct ResumeRequest: Codable, Hashable, Sendable {
+    /// Whether rows that are refused become dead letters, however many they are.
+    public let setAside: Bool
+
+    /// Creates a request.
+    public init(setAside: Bool) {
+        self.setAside = setAside
+    }
+}

@@ -8,7 +8,7 @@ internal import SluiceCore
 public import SluiceEngine
 
 /// Answers for a running pipeline over HTTP: `GET /health`, `/status`, `/metrics`, `POST /flush`,
-/// `/repair`, `/reconcile`.
+/// `/repair`, `/reconcile`, `/resume`, `/dead-letters/retry`, `/dead-letters/discard`.
 ///
 /// It listens on loopback only and has no password, so whoever may log in to the machine may ask.
 public struct AdminServer: Service {
@@ -136,11 +136,44 @@ public struct AdminServer: Service {
                 Dictionary(grouping: names, by: \.table).mapValues { $0.map(\.identity) })
             return Answer(status: .ok, type: "text/plain", body: "\(names.count) rows\n")
         case (.POST, "/reconcile"): return await reconcile(body)
+        case (.POST, "/dead-letters/retry"), (.POST, "/dead-letters/discard"):
+            return await letters(path, body)
+        case (.POST, "/resume"):
+            guard let request = try? JSONDecoder().decode(ResumeRequest.self, from: body) else {
+                return Answer(
+                    status: .badRequest, type: "text/plain",
+                    body: "expected {\"setAside\": false}\n")
+            }
+            let isDone = await pipeline.resume(setsAside: request.setAside)
+            return Answer(
+                status: isDone ? .ok : .conflict, type: "text/plain",
+                body: isDone ? "trying\n" : "nothing waits for that\n")
         default:
             return Answer(
                 status: .notFound, type: "text/plain",
-                body: "GET /health, /status, /metrics; POST /flush, /repair, /reconcile\n")
+                body: "GET /health, /status, /metrics; POST /flush, /repair, /reconcile, /resume, "
+                    + "/dead-letters/retry, /dead-letters/discard\n")
         }
+    }
+
+    private func letters(_ path: String, _ body: Data) async -> Answer {
+        guard let request = try? JSONDecoder().decode(LetterRequest.self, from: body) else {
+            return Answer(
+                status: .badRequest, type: "text/plain",
+                body: "expected {\"table\": …, \"key\": base64, \"member\": base64}, all optional\n")
+        }
+        let count: (any Encodable)? =
+            path.hasSuffix("retry")
+            ? await pipeline.retryLetters(request.choice)
+            : await pipeline.discardLetters(request.choice).map { ["discarded": $0] }
+        guard let count, let data = try? JSONEncoder().encode(count) else {
+            return Answer(
+                status: .serviceUnavailable, type: "text/plain",
+                body: "the database can't be asked now\n")
+        }
+        return Answer(
+            status: .ok, type: "application/json", body: String(decoding: data, as: UTF8.self) + "\n"
+        )
     }
 
     private func reconcile(_ body: Data) async -> Answer {

@@ -41,6 +41,9 @@ public struct Configuration: Hashable, Sendable {
     public var database = Database.sqlite(path: "sluice.db")
     /// Whether tables that are missing are made.
     public var createsTables = true
+    /// How long a dead letter waits for its first retry; each further pause is twice as long, up to 64
+    /// times.
+    public var retryAfter = Duration.seconds(60)
     /// Limits.
     public var policy = PipelinePolicy()
     /// The host of the admin listener.

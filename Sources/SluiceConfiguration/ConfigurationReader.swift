@@ -60,6 +60,7 @@ public struct ConfigurationReader {
             }
         }
         buffer.finish()
+        readLetters(root.section("dead_letters"), &configuration)
         readAdmin(root.section("admin"), &configuration)
         readTables(root.section("tables"), root, &configuration)
         root.finish()
@@ -117,6 +118,17 @@ public struct ConfigurationReader {
         }
         if let rows = section.integer("max_rows", 1...10_000_000) {
             configuration.policy.rowsMax = rows
+        }
+        section.finish()
+    }
+
+    private func readLetters(_ section: SectionReader, _ configuration: inout Configuration) {
+        if let text = section.text("retry_after") {
+            if let pause = Units.duration(text), pause >= .seconds(1), pause <= .seconds(86_400) {
+                configuration.retryAfter = pause
+            } else {
+                section.mistake("retry_after", "expected a time from 1s to 24h, such as 1m")
+            }
         }
         section.finish()
     }

@@ -70,16 +70,6 @@ public struct Merge: Hashable, Sendable {
     }
 }
 
-extension DeadLetter {
-    /// For an entry of a stream whose identifier the table has with other fields.
-    package static func reused(table: String, identity: RowIdentity) -> DeadLetter {
-        DeadLetter(
-            table: table, identity: identity, code: "stream.id_reused",
-            message: "the table has an entry with this identifier and other fields",
-        )
-    }
-}
-
 /// A row that outlived its key, and how.
 public struct KeptRow: Hashable, Sendable {
     /// The row; all of a key when the member is empty, all of the table when the key is empty too.
@@ -156,26 +146,6 @@ public struct TableChanges: Hashable, Sendable {
     }
 }
 
-/// A row that is not written, with the reason.
-public struct DeadLetter: Hashable, Sendable {
-    /// The table's name.
-    public let table: String
-    /// Where the row comes from.
-    public let identity: RowIdentity
-    /// A stable name for the reason, or the database's code.
-    public let code: String
-    /// The reason, for a person; without values.
-    public let message: String
-
-    /// Creates a dead letter.
-    public init(table: String, identity: RowIdentity, code: String, message: String) {
-        self.table = table
-        self.identity = identity
-        self.code = code
-        self.message = message
-    }
-}
-
 /// A row that was committed although it is newer than the cut, or was not read yet.
 public struct LooseRow: Hashable, Sendable {
     /// The table's name.
@@ -233,6 +203,8 @@ public struct Batch: Sendable {
     public var revived: [DeadLetter] = []
     /// The loose rows, which replace those that are stored; nil when both are none.
     public var loose: [LooseRow]?
+    /// Whether rows are set aside even when most of a table's are refused.
+    public var acceptsRefusals = false
 
     /// How many rows it writes.
     public var rowCount: Int { tables.reduce(0) { $0 + $1.count } }

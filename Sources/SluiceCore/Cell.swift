@@ -40,6 +40,10 @@ package struct FieldMap: Equatable {
     package init() {}
 
     package var isEmpty: Bool { entries.isEmpty }
+
+    func forEach(_ visit: (_ name: Bytes, _ value: Bytes) -> Void) {
+        for entry in entries { visit(entry.name, entry.value) }
+    }
     package var count: Int { entries.count }
 
     /// Sets a field; a field that is known takes its new value without an allocation if it fits.

@@ -78,6 +78,14 @@ package struct KeptPlan {
         return state == .ended ? nil : state
     }
 
+    // How a row stood before what this batch does to it. One that has an entry of its own was there
+    // when all of its key or table went; any other that is written came back after that.
+    private func stateBefore(_ row: RowIdentity) -> Kept? {
+        guard keptNow[row] != nil else { return state(row) }
+        let state = known[row] ?? wideBefore(row)
+        return state == .ended ? nil : state
+    }
+
     // How all rows of a key or the table stand since this batch, which replaces what was before.
     private func wideNow(_ row: RowIdentity) -> Kept? {
         (mapping.isOneRowPerKey ? nil : keptNow[RowIdentity(key: row.key)])
@@ -115,7 +123,7 @@ package struct KeptPlan {
             columns: [0] + (deadline.map { [$0] } ?? []),
             actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true, mapping: mapping)
         for index in rows.indices {
-            guard let state = state(rows[index]), state != .doubtful else {
+            guard let state = stateBefore(rows[index]), state != .doubtful else {
                 replaced.append(index)
                 if keptNow[rows[index]] == nil { end(rows[index]) }
                 continue
@@ -159,7 +167,7 @@ package struct KeptPlan {
         var all: [Int] = []
         var others: [Int] = []
         for (index, row) in merge.rows.identities.enumerated() {
-            switch state(row) {
+            switch stateBefore(row) {
             case .doubtful:
                 all.append(index)
                 if keptNow[row] == nil { end(row) }

@@ -24,7 +24,7 @@ extension PipelineMachine {
 
     /// Whether the database has everything that was processed.
     public var isSettled: Bool {
-        flight == nil && reading == nil && interpreter.buffer.dirtyCount == 0
+        flight == nil && !isRetrying && reading == nil && interpreter.buffer.dirtyCount == 0
             && (interpreter.buffer.opaqueCount == 0 || hasLoose || baseline.isRunning)
             && (committed.position == processed || processed == nil)
     }
@@ -49,7 +49,7 @@ extension PipelineMachine {
     }
 
     private func wantsCut(now: Duration) -> Bool {
-        guard flight == nil, let processed else { return false }
+        guard flight == nil, !isRetrying, let processed else { return false }
         if gap != nil { return true }
         let dirty = interpreter.buffer.dirtyCount
         // A baseline ends with a commit; a client that waits is answered by one.

@@ -183,6 +183,12 @@ extension Interpreter {
         buffer.tables[table].rows[row].flags.insert(.setAside)
     }
 
+    /// Forgets that a row was set aside: the database has what was kept of it.
+    mutating func revive(_ letter: DeadLetter) {
+        guard let (table, row) = slot(letter.table, letter.identity) else { return }
+        buffer.tables[table].rows[row].flags.remove(.setAside)
+    }
+
     /// Remembers that a row was refused: the database does not have what Redis has.
     mutating func refuse(_ letter: DeadLetter) {
         restore(letter)
@@ -190,6 +196,8 @@ extension Interpreter {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         let shape = buffer.tables[table].rows[row].shape
         if shape == .merge || shape == .update { buffer.makeOpaque(table, row) }
+        // What is to be added to a row is worth nothing later: the letter is to hold the whole value.
+        if shape == .untouched, letter.operation == .merge { buffer.lookAgain(table, row) }
     }
 
     /// Has a row read that was loose before this instance started.

@@ -59,6 +59,8 @@ public struct PipelineMachine: ~Copyable {
     var baseline: Baseline
     var strays: Set<String>
     var flight: Flight?
+    /// Whether dead letters are tried, so that nothing else may go to the database.
+    var isRetrying = false
     var reading: [RowBuffer.Opaque]?
     /// Whether the read under way asks with cursors of another server.
     var isReadStale = false

@@ -62,6 +62,8 @@ public struct PipelineCounters: Hashable, Sendable, Codable {
     public var looseRows = 0
     /// Rows set aside.
     public var setAside = 0
+    /// Dead letters that were written when they were tried again.
+    public var revived = 0
     /// Rows of the database whose keys a baseline did not find.
     public var missing = 0
     /// Rows that went, but for a dead letter, before their last state could be read.

@@ -37,6 +37,7 @@ extension RowBuffer {
         let shape = tables[table].rows[row].shape
         guard shape != .opaque, shape != .missing else { return }
         if tables[table].rows[row].isSparedOpen(at: offset) { return touch(table, row) }
+        let isPart = shape == .merge || shape == .update
         let isSetAside = cut.add(row, of: tables[table])
         if isSetAside {
             tables[table].rows[row].flags.insert(.setAside)
@@ -50,6 +51,8 @@ extension RowBuffer {
         }
         tables[table].rows[row].misfit = nil
         settle(row, of: table)
+        // A part of a row is worth nothing later: the letter is to hold the whole value.
+        if isSetAside, isPart { lookAgain(table, row) }
         if !tables[table].spared.isEmpty { tables[table].spared[Int32(row)] = nil }
     }
 

@@ -145,6 +145,8 @@ extension RowBuffer {
                 guard offset > state.readOffset || state.shape == .missing else {
                     return buffer.sparedNewer(table, row)
                 }
+                // From here on the stream says everything.
+                if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
                 buffer.keepWithKey(table, row, kept)
             }
         case .delete, .mark:
@@ -302,6 +304,7 @@ extension RowBuffer {
                 // It was written already or will be, and the clear must not take it.
                 return buffer.rewrite(table, row)
             }
+            if shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
             buffer.leaveOpaque(table, row)
             buffer.tables[table].rows[row].shape = .absent
             buffer.tables[table].fill(row, with: .null)

@@ -29,8 +29,17 @@ extension RowBuffer {
                 milliseconds: milliseconds ?? 0,
                 sequence: sequence ?? 0,
                 misfit: misfit,
+                value: misfit == nil ? nil : Self.letterValue(count: count, part: part),
             )
         )
+    }
+
+    private static func letterValue(count: Int, part: (Int) -> Bytes) -> Bytes {
+        var object = LetterObject()
+        for index in stride(from: 0, to: count - 1, by: 2) {
+            object.append(part(index), text: part(index + 1))
+        }
+        return object.finished()
     }
 
     private mutating func appendFields(

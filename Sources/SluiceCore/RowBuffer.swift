@@ -106,6 +106,12 @@ struct RowBuffer: ~Copyable {
                 beginPut(table, row)
                 return true
             }
+            // It was looked for in vain, so its key came back with this.
+            if tables[table].rows[row].flags.contains(.swept) {
+                beginPut(table, row)
+                if isAdd { spare(table, row) }
+                return true
+            }
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
                 makeOpaque(table, row)
                 if isAdd, tables[table].mapping.isCounter { spare(table, row) }

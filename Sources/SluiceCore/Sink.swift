@@ -26,6 +26,45 @@ public struct BatchOutcome: Hashable, Sendable {
     }
 }
 
+/// Which dead letters are meant.
+public struct LetterChoice: Hashable, Sendable {
+    /// Those of this table, or of all.
+    public var table: String?
+    /// Those of this key, or of all.
+    public var key: Bytes?
+    /// That of this member, or all.
+    public var member: Bytes?
+    /// Only those of which the time has come.
+    public var isDueOnly: Bool
+    /// The most that are taken at once.
+    public var limit: Int
+
+    /// Creates a choice.
+    public init(
+        table: String? = nil, key: Bytes? = nil, member: Bytes? = nil, isDueOnly: Bool = false,
+        limit: Int = 1_000,
+    ) {
+        self.table = table
+        self.key = key
+        self.member = member
+        self.isDueOnly = isDueOnly
+        self.limit = limit
+    }
+}
+
+/// What came of dead letters that were tried again.
+public struct LetterOutcome: Hashable, Sendable {
+    /// Rows that are written now.
+    public var written: [DeadLetter] = []
+    /// Rows that are refused still.
+    public var refused: [DeadLetter] = []
+    /// Rows of which only a part is known, so that they must be read.
+    public var unread: [DeadLetter] = []
+
+    /// Creates an outcome.
+    public init() {}
+}
+
 /// A place where rows come to rest. The engine leans on these promises, which the conformance suite
 /// in `SluiceTesting` checks:
 ///
@@ -66,6 +105,25 @@ public protocol Sink: Sendable {
     func outlived(
         _ rows: [RowIdentity], table: Int,
     ) async throws(SinkError) -> [RowIdentity: Kept]
+
+    /// Tries to write rows that were set aside, from the values that are kept with them.
+    ///
+    /// Rows that are written are no dead letters any more. The database's position does not move.
+    ///
+    /// - Parameter checkpoint: What was committed last; anything else in the database throws
+    ///   ``SinkError/Response/fenced``.
+    func retry(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) async throws(SinkError) -> LetterOutcome
+
+    /// Forgets the values of rows that were set aside, and tries no more to write them.
+    ///
+    /// That the database has them otherwise than Redis stays known.
+    ///
+    /// - Returns: How many there were.
+    func discard(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) async throws(SinkError) -> Int
 
     /// Lets another instance write, and closes connections.
     func close() async

@@ -13,6 +13,11 @@ public struct SinkError: Error, Hashable, Sendable, CustomStringConvertible {
         case halt
     }
 
+    /// The code for a batch of which a table refuses most rows: the table is wrong, not the rows.
+    public static let refusesMost = "sink.refuses_most"
+    /// So many rows of a table are refused in one batch, and they are most of them, before that is so.
+    public static let refusalsMin = 100
+
     /// What to do about it.
     public let response: Response
     /// A stable name: the database's code, or one of Sluice's own.

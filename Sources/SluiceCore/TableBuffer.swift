@@ -248,6 +248,8 @@ struct StreamEntries {
         let milliseconds: UInt64
         let sequence: UInt64
         let misfit: Misfit?
+        /// All fields as a JSON object, where the entry does not fit.
+        let value: Bytes?
     }
 
     var entries: [Entry] = []

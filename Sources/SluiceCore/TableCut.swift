@@ -22,18 +22,37 @@ struct TableCut {
             if table.rows[row].flags.contains(.marked) {
                 try changes.marks.append(identity, mapping)
             }
-            // An empty member would stand for the whole key.
-            if let kept = table.kept[Int32(row)],
-                mapping.isOneRowPerKey || !identity.member.isEmpty
-            {
-                keep(identity, kept)
-            }
+            let isKept = keep(row, of: table, identity)
+            // Its last state is only in the dead letter, which stays as the row does.
+            if wasSetAside, isKept, table.rows[row].shape == .untouched { return true }
             if wasSetAside { revived.append(letter(identity, nil)) }
             return false
         } catch {
-            deadLetters.append(letter(identity, error))
+            let start = row * table.width
+            let cells = table.cells[start..<start + table.width]
+            let shape = table.rows[row].shape
+            var letter = letter(identity, error)
+            if shape == .value || shape == .merge || shape == .update {
+                letter = DeadLetter(
+                    table: letter.table, identity: identity,
+                    operation: shape == .value ? .put : .merge, value: mapping.letterValue(cells),
+                    code: letter.code, message: letter.message)
+            }
+            deadLetters.append(letter)
+            _ = keep(row, of: table, identity)
             return true
         }
+    }
+
+    private mutating func keep(
+        _ row: Int, of table: borrowing TableBuffer, _ identity: RowIdentity,
+    ) -> Bool {
+        // An empty member would stand for the whole key.
+        guard let kept = table.kept[Int32(row)],
+            mapping.isOneRowPerKey || !identity.member.isEmpty
+        else { return false }
+        keep(identity, kept)
+        return true
     }
 
     private mutating func add(
@@ -133,7 +152,11 @@ struct TableCut {
                     changes.appends.values[column].append(entries.columns[column], index)
                 }
             } catch {
-                deadLetters.append(letter(identity, error))
+                let letter = letter(identity, error)
+                deadLetters.append(
+                    DeadLetter(
+                        table: letter.table, identity: identity, operation: .append,
+                        value: entry.value, code: letter.code, message: letter.message))
             }
         }
     }
@@ -169,7 +192,7 @@ extension Cell {
 
 extension RowSet {
     /// Appends a row, or nothing when it throws.
-    fileprivate mutating func append(
+    package mutating func append(
         _ identity: RowIdentity, _ mapping: TableMapping, _ cells: some Sequence<Cell> = [],
     ) throws(Misfit) {
         let count = identities.count

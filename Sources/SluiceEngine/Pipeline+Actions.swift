@@ -5,7 +5,7 @@ internal import SluiceRedis
 extension Pipeline {
     /// Commits a batch, as often as it takes.
     func commit(_ taken: Batch) async {
-        let batch = await Self.ordered(taken)
+        var batch = await Self.ordered(taken)
         var backoff = Backoff()
         while true {
             do throws(SinkError) {
@@ -26,7 +26,7 @@ extension Pipeline {
                 let pause =
                     error.response == .halt ? Backoff.pauseMax : backoff.next(using: &random)
                 if error.response == .halt { _ = backoff.next(using: &random) }
-                try? await self.pause(pause)
+                if await self.pause(after: error, pause) { batch.acceptsRefusals = true }
             }
         }
     }
@@ -63,6 +63,7 @@ extension Pipeline {
                 ])
         }
         setAside[reason, default: 0] += 1
+        hasLetters = true
     }
 
     /// Reads rows at an exact offset.

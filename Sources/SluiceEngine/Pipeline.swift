@@ -47,6 +47,12 @@ public actor Pipeline: Service {
     var readRefusal: String?
     var setAside: [String: Int] = [:]
     var isDraining = false
+    /// Whether there may be dead letters that can be tried again.
+    var hasLetters = false
+    /// How long a dead letter waits for its first retry.
+    let retryAfter: Duration
+    /// What a person wants of a batch that waits: whether its rows are set aside.
+    var resumption: Bool?
     var flushes: [Flush] = []
     /// Somebody who waits for a pass over rows without a key.
     var reconciler: CheckedContinuation<ReconcileOutcome, Never>?
@@ -84,11 +90,13 @@ public actor Pipeline: Service {
     ///   - policy: The limits.
     ///   - group: Where the event loop is taken from.
     ///   - configuresRedis: Whether key events may be turned on at the server.
+    ///   - retryAfter: How long a dead letter waits for its first retry.
     ///   - showBaseline: Shows how a baseline goes on; without it, log lines do.
     ///   - logger: Where what happens is noted.
     public init(
         endpoint: RedisEndpoint, sink: any Sink, mappings: [TableMapping],
         policy: PipelinePolicy, group: MultiThreadedEventLoopGroup, configuresRedis: Bool = true,
+        retryAfter: Duration = .seconds(60),
         showBaseline: (@Sendable (BaselineProgress) -> Void)? = nil, logger: Logger,
     ) {
         self.endpoint = endpoint
@@ -97,6 +105,7 @@ public actor Pipeline: Service {
         self.policy = policy
         self.logger = logger
         self.configuresRedis = configuresRedis
+        self.retryAfter = retryAfter
         self.showBaseline = showBaseline
         loop = group.next()
         doorbell = Doorbell(loop: loop)
@@ -181,12 +190,14 @@ public actor Pipeline: Service {
             seed: random.next(),
         )
         self.machine = consume machine
+        hasLetters = !stored.deadLetters.isEmpty
         failure = nil
         acknowledged = -1
         // Discarding: what a commit returns is not kept, however many there are.
         await withDiscardingTaskGroup { group in
             group.addTask { await self.keepLink() }
             group.addTask { await self.acknowledgeEachSecond() }
+            group.addTask { await self.retryByAndBy() }
             do {
                 try await self.act(in: &group)
             } catch {

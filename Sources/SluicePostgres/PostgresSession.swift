@@ -6,8 +6,12 @@ final class PostgresSession {
     private let connection: PostgresConnection
     private let source: String
     private let mappings: [TableMapping]
+    private let retryAfter: Duration
 
-    init(url: String, source: String, mappings: [TableMapping]) throws(SinkError) {
+    init(
+        url: String, source: String, mappings: [TableMapping], retryAfter: Duration,
+    ) throws(SinkError) {
+        self.retryAfter = retryAfter
         self.source = source
         self.mappings = mappings
         connection = try PostgresConnection(url: url)
@@ -125,7 +129,7 @@ final class PostgresSession {
             throw SinkError(.fenced, code: "sink.position", "the position is gone")
         }
         return StoredState(
-            checkpoint: checkpoint, loose: try loose(), deadLetters: try deadLetters()
+            checkpoint: checkpoint, loose: try loose(), deadLetters: try letters.names()
         )
     }
 
@@ -165,16 +169,46 @@ final class PostgresSession {
         }
     }
 
-    private func deadLetters() throws(SinkError) -> [DeadLetter] {
-        let result = try connection.run(
-            """
-            SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), code, message
-            FROM sluice_dead_letters WHERE source = $1
-            """, [.text(source)])
-        return result.rows.map { row in
-            DeadLetter(
-                table: row[0] ?? "", identity: Hex.identity(row[1], row[2]), code: row[3] ?? "",
-                message: row[4] ?? "",
+    private var letters: PostgresLetters {
+        PostgresLetters(connection: connection, source: source, retryAfter: retryAfter)
+    }
+
+    // MARK: Dead letters
+
+    func retry(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) throws(SinkError) -> LetterOutcome {
+        try transaction { () throws(SinkError) in
+            try expect(checkpoint)
+            var outcome = LetterOutcome()
+            let chosen = Dictionary(grouping: try letters.chosen(choice), by: \.table)
+            for (table, mapping) in mappings.enumerated() {
+                guard let mine = chosen[mapping.name] else { continue }
+                let restored = RestoredLetters(mine, mapping: mapping)
+                var writer = PostgresWriter(
+                    connection: connection, source: source, mappings: mappings,
+                    acceptsRefusals: true)
+                try writer.retry(restored, table: table)
+                outcome.add(mine, restored, refused: writer.refusals.letters)
+            }
+            try letters.remove(outcome.written)
+            try letters.store(outcome.refused + outcome.unread, at: nil)
+            return outcome
+        }
+    }
+
+    func discard(_ choice: LetterChoice, at checkpoint: Checkpoint) throws(SinkError) -> Int {
+        try transaction { () throws(SinkError) in
+            try expect(checkpoint)
+            return try letters.discard(choice)
+        }
+    }
+
+    private func expect(_ expected: Checkpoint) throws(SinkError) {
+        guard try checkpoint() == expected else {
+            throw SinkError(
+                .fenced, code: "sink.fenced",
+                "another instance wrote to this database, or it went back to an older state",
             )
         }
     }
@@ -185,17 +219,18 @@ final class PostgresSession {
         try connection.run("BEGIN")
         guard try advance(batch) else {
             // An earlier attempt committed it, and what that refused is known only to the database.
-            let refused = try deadLetters()
+            let refused = try letters.names()
             try connection.run("ROLLBACK")
             return BatchOutcome(refused: batch.refused(among: refused))
         }
         try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
         var writer = PostgresWriter(
-            connection: connection, source: source, mappings: mappings)
+            connection: connection, source: source, mappings: mappings,
+            acceptsRefusals: batch.acceptsRefusals)
         try writer.apply(batch)
-        try store(batch, refused: writer.refused)
+        try store(batch, refused: writer.refusals.letters)
         try connection.run("COMMIT")
-        return BatchOutcome(refused: writer.refused)
+        return BatchOutcome(refused: writer.refusals.letters)
     }
 
     /// Moves the position; false when it was moved by an earlier attempt with the same batch.
@@ -230,31 +265,8 @@ final class PostgresSession {
     }
 
     private func store(_ batch: Batch, refused: [DeadLetter]) throws(SinkError) {
-        for letter in batch.revived {
-            try connection.run(
-                """
-                DELETE FROM sluice_dead_letters
-                WHERE source = $1 AND table_name = $2 AND key = $3 AND member = $4
-                """,
-                [
-                    .text(source), .text(letter.table), .binary(letter.identity.key),
-                    .binary(letter.identity.member),
-                ])
-        }
-        for letter in batch.deadLetters + refused {
-            try connection.run(
-                """
-                INSERT INTO sluice_dead_letters AS d
-                VALUES ($1, $2, $3, $4, $5, $6, 1, clock_timestamp(), clock_timestamp())
-                ON CONFLICT (source, table_name, key, member) DO UPDATE
-                SET code = excluded.code, message = excluded.message, attempts = d.attempts + 1,
-                    last_at = excluded.last_at
-                """,
-                [
-                    .text(source), .text(letter.table), .binary(letter.identity.key),
-                    .binary(letter.identity.member), .text(letter.code), .text(letter.message),
-                ])
-        }
+        try letters.remove(batch.revived)
+        try letters.store(batch.deadLetters + refused, at: batch.to.position)
         guard let loose = batch.loose else { return }
         try connection.run("DELETE FROM sluice_loose WHERE source = $1", [.text(source)])
         for row in loose {

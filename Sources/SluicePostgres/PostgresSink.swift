@@ -11,6 +11,7 @@ public actor PostgresSink: Sink {
     private let source: String
     private let mappings: [TableMapping]
     private let createsTables: Bool
+    private let retryAfter: Duration
     private let pool = NIOThreadPool(numberOfThreads: 1)
     private let state: SessionBox
 
@@ -26,11 +27,15 @@ public actor PostgresSink: Sink {
     ///   - source: The name under which the position is stored.
     ///   - mappings: The tables, in the file's order.
     ///   - createsTables: Whether tables that are missing are made.
-    public init(url: String, source: String, mappings: [TableMapping], createsTables: Bool) {
+    public init(
+        url: String, source: String, mappings: [TableMapping], createsTables: Bool,
+        retryAfter: Duration = .seconds(60),
+    ) {
         self.url = url
         self.source = source
         self.mappings = mappings
         self.createsTables = createsTables
+        self.retryAfter = retryAfter
         state = SessionBox()
         pool.start()
     }
@@ -64,6 +69,20 @@ public actor PostgresSink: Sink {
         try await run { session throws(SinkError) in try session.outlived(rows, table: table) }
     }
 
+    /// Tries to write rows that were set aside.
+    public func retry(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) async throws(SinkError) -> LetterOutcome {
+        try await run { session throws(SinkError) in try session.retry(choice, at: checkpoint) }
+    }
+
+    /// Forgets the values of rows that were set aside.
+    public func discard(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) async throws(SinkError) -> Int {
+        try await run { session throws(SinkError) in try session.discard(choice, at: checkpoint) }
+    }
+
     /// Lets another instance write, and closes the connection.
     public func close() async {
         _ = try? await pool.runIfActive { [state] in state.session = nil }
@@ -75,11 +94,13 @@ public actor PostgresSink: Sink {
         _ work: @escaping @Sendable (PostgresSession) throws(SinkError) -> Value,
     ) async throws(SinkError) -> Value {
         let (url, source, mappings, state) = (url, source, mappings, state)
+        let retryAfter = retryAfter
         do {
             return try await pool.runIfActive {
                 let session =
                     try state.session
-                    ?? PostgresSession(url: url, source: source, mappings: mappings)
+                    ?? PostgresSession(
+                        url: url, source: source, mappings: mappings, retryAfter: retryAfter)
                 state.session = session
                 do throws(SinkError) {
                     return try work(session)

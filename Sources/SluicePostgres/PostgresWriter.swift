@@ -11,12 +11,16 @@ struct PostgresWriter {
     private let connection: PostgresConnection
     private let mappings: [TableMapping]
     private let kept: PostgresKept
-    private(set) var refused: [DeadLetter] = []
+    private(set) var refusals: Refusals
 
-    init(connection: PostgresConnection, source: String, mappings: [TableMapping]) {
+    init(
+        connection: PostgresConnection, source: String, mappings: [TableMapping],
+        acceptsRefusals: Bool,
+    ) {
         self.connection = connection
         kept = PostgresKept(connection: connection, source: source)
         self.mappings = mappings
+        refusals = Refusals(acceptsAll: acceptsRefusals)
     }
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
@@ -28,29 +32,33 @@ struct PostgresWriter {
             let time = statements.takesTime
             let plan = try kept.plan(taken, mapping)
             for merge in plan.resets {
-                try run(statements.merge(merge), merge.rows, taken.table, time: time)
+                let target = WriteTarget(taken, mapping, merge)
+                try run(statements.merge(merge), merge.rows, target, time: time)
             }
             let changes = plan.changes
             tables.append(changes)
-            try run(statements.put, changes.puts, changes.table, time: time)
+            let put = WriteTarget(changes, mapping, .put)
+            try run(statements.put, changes.puts, put, time: time)
             for merge in changes.merges {
-                try run(statements.merge(merge), merge.rows, changes.table, time: time)
+                let target = WriteTarget(changes, mapping, merge)
+                try run(statements.merge(merge), merge.rows, target, time: time)
             }
             try append(changes, statements)
             try kept.write(plan.notes, mapping)
         }
         for changes in tables.reversed() {
             let statements = TableStatements(mappings[changes.table], .postgres)
+            let target = WriteTarget(changes, mappings[changes.table], .remove)
             let except = changes.clearsExcept.count > 0 ? changes.clearsExcept.key : []
             try wipe(changes, statements, except)
             for (rows, marks) in [(changes.clears, false), (changes.clearMarks, true)]
             where rows.count > 0 {
                 let sql = statements.clear(marks: marks, keepsSome: !except.isEmpty)
-                try run(sql, rows, changes.table, more: except, time: marks)
+                try run(sql, rows, target, more: except, time: marks)
             }
-            try run(statements.remove, changes.removes, changes.table, time: false)
+            try run(statements.remove, changes.removes, target, time: false)
             if changes.marks.count > 0 {
-                try run(statements.markRows, changes.marks, changes.table, time: true)
+                try run(statements.markRows, changes.marks, target, time: true)
             }
         }
     }
@@ -68,26 +76,37 @@ struct PostgresWriter {
         try connection.run(sql, parameters)
     }
 
+    /// Writes rows that were set aside.
+    mutating func retry(_ letters: RestoredLetters, table: Int) throws(SinkError) {
+        let mapping = mappings[table]
+        let statements = TableStatements(mapping, .postgres)
+        var changes = TableChanges(table: table, mapping: mapping)
+        changes.appends = letters.appends
+        let put = WriteTarget(changes, mapping, .put)
+        try run(statements.put, letters.puts, put, time: statements.takesTime)
+        try append(changes, statements)
+        let remove = WriteTarget(changes, mapping, .remove)
+        try run(statements.remove, letters.removes, remove, time: false)
+    }
+
     /// Appends entries. One that is there already is a replay if its fields are the same.
     private mutating func append(
         _ changes: TableChanges, _ statements: TableStatements,
     ) throws(SinkError) {
         let rows = changes.appends
+        let target = WriteTarget(changes, mappings[changes.table], .append)
         var start = 0
         while start < rows.count {
             let end = chunkEnd(rows, from: start)
             let changed = try run(
-                statements.append, rows, start..<end, changes.table, [], statements.takesTime)
+                statements.append, rows, start..<end, target, [], statements.takesTime)
             if changed < end - start {
                 let columns = (rows.key + rows.values).map {
                     PostgresConnection.Parameter.binary(PostgresArray.encode($0, start..<end))
                 }
                 for row in try connection.run(statements.findReused, columns).rows {
                     guard let place = row[0].flatMap({ Int($0) }) else { continue }
-                    refused.append(
-                        .reused(
-                            table: mappings[changes.table].name,
-                            identity: rows.identities[start + place - 1]))
+                    refusals.addReused(rows, start + place - 1, of: target)
                 }
             }
             start = end
@@ -95,12 +114,13 @@ struct PostgresWriter {
     }
 
     private mutating func run(
-        _ sql: String, _ rows: RowSet, _ table: Int, more: [ColumnVector] = [], time: Bool,
+        _ sql: String, _ rows: RowSet, _ target: WriteTarget, more: [ColumnVector] = [],
+        time: Bool,
     ) throws(SinkError) {
         var start = 0
         while start < rows.count {
             let end = chunkEnd(rows, from: start)
-            try run(sql, rows, start..<end, table, more, time)
+            try run(sql, rows, start..<end, target, more, time)
             start = end
         }
     }
@@ -123,7 +143,8 @@ struct PostgresWriter {
     /// - Returns: How many rows of the table were changed.
     @discardableResult
     private mutating func run(
-        _ sql: String, _ rows: RowSet, _ range: Range<Int>, _ table: Int, _ more: [ColumnVector],
+        _ sql: String, _ rows: RowSet, _ range: Range<Int>, _ target: WriteTarget,
+        _ more: [ColumnVector],
         _ time: Bool,
     ) throws(SinkError) -> Int {
         var parameters = (rows.key + rows.values).map {
@@ -141,17 +162,13 @@ struct PostgresWriter {
             try connection.run("ROLLBACK TO SAVEPOINT rows")
             try connection.run("RELEASE SAVEPOINT rows")
             guard range.count > 1 else {
-                refused.append(
-                    DeadLetter(
-                        table: mappings[table].name, identity: rows.identities[range.lowerBound],
-                        code: error.code, message: error.message,
-                    )
-                )
+                try refusals.add(
+                    rows, range.lowerBound, of: target, code: error.code, message: error.message)
                 return 0
             }
             let middle = range.lowerBound + range.count / 2
-            let left = try run(sql, rows, range.lowerBound..<middle, table, more, time)
-            return try left + run(sql, rows, middle..<range.upperBound, table, more, time)
+            let left = try run(sql, rows, range.lowerBound..<middle, target, more, time)
+            return try left + run(sql, rows, middle..<range.upperBound, target, more, time)
         }
     }
 }

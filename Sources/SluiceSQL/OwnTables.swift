@@ -49,11 +49,16 @@ public enum OwnTables {
                 table_name \(text) NOT NULL,
                 key \(bytes) NOT NULL,
                 member \(bytes) NOT NULL,
+                operation \(text) NOT NULL,
+                value \(text),
                 code \(text) NOT NULL,
                 message \(text) NOT NULL,
                 attempts \(integer) NOT NULL,
                 first_at \(time) NOT NULL,
                 last_at \(time) NOT NULL,
+                retry_at \(time),
+                replication_id \(text),
+                replication_offset \(integer),
                 PRIMARY KEY (source, table_name, key, member)
             )
             """,

@@ -8,8 +8,12 @@ final class SQLiteSession: Sendable {
     private let queue: DatabaseQueue
     private let source: String
     private let mappings: [TableMapping]
+    private let retryAfter: Duration
 
-    init(path: String, source: String, mappings: [TableMapping]) throws(SinkError) {
+    init(
+        path: String, source: String, mappings: [TableMapping], retryAfter: Duration,
+    ) throws(SinkError) {
+        self.retryAfter = retryAfter
         self.source = source
         self.mappings = mappings
         var configuration = Configuration()
@@ -110,7 +114,7 @@ final class SQLiteSession: Sendable {
         return StoredState(
             checkpoint: Self.checkpoint(row),
             loose: try loose(database),
-            deadLetters: try deadLetters(database),
+            deadLetters: try letters(database).names(),
         )
     }
 
@@ -130,7 +134,7 @@ final class SQLiteSession: Sendable {
         )
     }
 
-    private func identity(_ row: Row) -> RowIdentity {
+    static func identity(_ row: Row) -> RowIdentity {
         RowIdentity(
             key: Array((row["key"] as Data?) ?? Data()),
             member: Array((row["member"] as Data?) ?? Data()),
@@ -141,19 +145,60 @@ final class SQLiteSession: Sendable {
         try Row.fetchAll(
             database, sql: "SELECT * FROM sluice_loose WHERE source = ?", arguments: [source]
         ).map { row in
-            LooseRow(table: row["table_name"], identity: identity(row), offset: row["read_offset"])
+            LooseRow(table: row["table_name"], identity: Self.identity(row), offset: row["read_offset"])
         }
     }
 
-    private func deadLetters(_ database: Database) throws -> [DeadLetter] {
-        try Row.fetchAll(
-            database, sql: "SELECT * FROM sluice_dead_letters WHERE source = ?", arguments: [source]
-        ).map { row in
-            DeadLetter(
-                table: row["table_name"], identity: identity(row), code: row["code"],
-                message: row["message"],
+    private func letters(_ database: Database, _ now: String = "") -> SQLiteLetters {
+        SQLiteLetters(database: database, source: source, retryAfter: retryAfter, now: now)
+    }
+
+    // MARK: Dead letters
+
+    func retry(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) throws(SinkError) -> LetterOutcome {
+        try write { [self] database in
+            try expect(checkpoint, database)
+            let now = Self.now
+            let letters = letters(database, now)
+            var outcome = LetterOutcome()
+            let chosen = Dictionary(grouping: try letters.chosen(choice), by: \.table)
+            for (table, mapping) in mappings.enumerated() {
+                guard let mine = chosen[mapping.name] else { continue }
+                let restored = RestoredLetters(mine, mapping: mapping)
+                var writer = SQLiteWriter(
+                    database: database, source: source, mappings: mappings, now: now,
+                    acceptsRefusals: true)
+                try writer.retry(restored, table: table)
+                outcome.add(mine, restored, refused: writer.refusals.letters)
+            }
+            try letters.remove(outcome.written)
+            try letters.store(outcome.refused + outcome.unread, at: nil)
+            return outcome
+        }
+    }
+
+    func discard(_ choice: LetterChoice, at checkpoint: Checkpoint) throws(SinkError) -> Int {
+        try write { [self] database in
+            try expect(checkpoint, database)
+            return try letters(database).discard(choice)
+        }
+    }
+
+    private func expect(_ checkpoint: Checkpoint, _ database: Database) throws {
+        let row = try Row.fetchOne(
+            database, sql: "SELECT * FROM sluice_position WHERE source = ?", arguments: [source])
+        guard let row, Self.checkpoint(row) == checkpoint else {
+            throw SinkError(
+                .fenced, code: "sink.fenced",
+                "another instance wrote to this database, or it went back to an older state",
             )
         }
+    }
+
+    private static var now: String {
+        Timestamp.text(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000))
     }
 
     // MARK: Batches
@@ -162,14 +207,15 @@ final class SQLiteSession: Sendable {
         try write { [self] database in
             guard try advance(batch, database) else {
                 // An earlier attempt committed it; what that refused, only the database knows.
-                return BatchOutcome(refused: batch.refused(among: try deadLetters(database)))
+                return BatchOutcome(refused: batch.refused(among: try letters(database).names()))
             }
-            let now = Timestamp.text(microseconds: Int64(Date().timeIntervalSince1970 * 1_000_000))
+            let now = Self.now
             var writer = SQLiteWriter(
-                database: database, source: source, mappings: mappings, now: now)
+                database: database, source: source, mappings: mappings, now: now,
+                acceptsRefusals: batch.acceptsRefusals)
             try writer.apply(batch)
-            try store(batch, refused: writer.refused, now, database)
-            return BatchOutcome(refused: writer.refused)
+            try store(batch, refused: writer.refusals.letters, now, database)
+            return BatchOutcome(refused: writer.refusals.letters)
         }
     }
 
@@ -205,30 +251,9 @@ final class SQLiteSession: Sendable {
     private func store(
         _ batch: Batch, refused: [DeadLetter], _ now: String, _ database: Database,
     ) throws {
-        let remove = try database.cachedStatement(
-            sql: """
-                DELETE FROM sluice_dead_letters
-                WHERE source = ? AND table_name = ? AND key = ? AND member = ?
-                """
-        )
-        for letter in batch.revived {
-            try remove.execute(arguments: [
-                source, letter.table, Data(letter.identity.key), Data(letter.identity.member),
-            ])
-        }
-        let insert = try database.cachedStatement(
-            sql: """
-                INSERT INTO sluice_dead_letters VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?)
-                ON CONFLICT DO UPDATE SET code = excluded.code, message = excluded.message,
-                    attempts = attempts + 1, last_at = excluded.last_at
-                """
-        )
-        for letter in batch.deadLetters + refused {
-            try insert.execute(arguments: [
-                source, letter.table, Data(letter.identity.key), Data(letter.identity.member),
-                letter.code, letter.message, now, now,
-            ])
-        }
+        let letters = letters(database, now)
+        try letters.remove(batch.revived)
+        try letters.store(batch.deadLetters + refused, at: batch.to.position)
         guard let loose = batch.loose else { return }
         try database.execute(
             sql: "DELETE FROM sluice_loose WHERE source = ?", arguments: [source])

@@ -16,6 +16,7 @@ public actor SQLiteSink: Sink {
     private let source: String
     private let mappings: [TableMapping]
     private let createsTables: Bool
+    private let retryAfter: Duration
     private let pool = NIOThreadPool(numberOfThreads: 1)
     private var session: SQLiteSession?
     private var lock: FileLock?
@@ -27,11 +28,15 @@ public actor SQLiteSink: Sink {
     ///   - source: The name under which the position is stored.
     ///   - mappings: The tables, in the file's order.
     ///   - createsTables: Whether tables that are missing are made.
-    public init(path: String, source: String, mappings: [TableMapping], createsTables: Bool) {
+    public init(
+        path: String, source: String, mappings: [TableMapping], createsTables: Bool,
+        retryAfter: Duration = .seconds(60),
+    ) {
         self.path = path
         self.source = source
         self.mappings = mappings
         self.createsTables = createsTables
+        self.retryAfter = retryAfter
         pool.start()
     }
 
@@ -40,8 +45,10 @@ public actor SQLiteSink: Sink {
         session = nil
         if lock == nil { lock = try FileLock(path: path + "-sluice") }
         let (path, source, mappings, creates) = (path, source, mappings, createsTables)
+        let retryAfter = retryAfter
         let opened = try await run { () throws(SinkError) in
-            let session = try SQLiteSession(path: path, source: source, mappings: mappings)
+            let session = try SQLiteSession(
+                path: path, source: source, mappings: mappings, retryAfter: retryAfter)
             return (session, try session.prepare(createsTables: creates))
         }
         session = opened.0
@@ -70,6 +77,22 @@ public actor SQLiteSink: Sink {
     ) async throws(SinkError) -> [RowIdentity: Kept] {
         let session = try current()
         return try await run { () throws(SinkError) in try session.outlived(rows, table: table) }
+    }
+
+    /// Tries to write rows that were set aside.
+    public func retry(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) async throws(SinkError) -> LetterOutcome {
+        let session = try current()
+        return try await run { () throws(SinkError) in try session.retry(choice, at: checkpoint) }
+    }
+
+    /// Forgets the values of rows that were set aside.
+    public func discard(
+        _ choice: LetterChoice, at checkpoint: Checkpoint,
+    ) async throws(SinkError) -> Int {
+        let session = try current()
+        return try await run { () throws(SinkError) in try session.discard(choice, at: checkpoint) }
     }
 
     /// Lets another instance write, and closes the connection.

@@ -9,13 +9,17 @@ struct SQLiteWriter {
     let mappings: [TableMapping]
     let source: String
     let now: String
-    private(set) var refused: [DeadLetter] = []
+    private(set) var refusals: Refusals
 
-    init(database: Database, source: String, mappings: [TableMapping], now: String) {
+    init(
+        database: Database, source: String, mappings: [TableMapping], now: String,
+        acceptsRefusals: Bool,
+    ) {
         self.database = database
         self.source = source
         self.mappings = mappings
         self.now = now
+        refusals = Refusals(acceptsAll: acceptsRefusals)
     }
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
@@ -27,25 +31,42 @@ struct SQLiteWriter {
             let statements = TableStatements(mapping, .sqlite)
             let plan = try kept.plan(taken, mapping)
             for merge in plan.resets {
-                try run(statements.merge(merge), merge.rows, taken, time: statements.takesTime)
+                let target = WriteTarget(taken, mapping, merge)
+                try run(statements.merge(merge), merge.rows, target, time: statements.takesTime)
             }
             let changes = plan.changes
             tables.append(changes)
-            try run(statements.put, changes.puts, changes, time: statements.takesTime)
+            let put = WriteTarget(changes, mapping, .put)
+            try run(statements.put, changes.puts, put, time: statements.takesTime)
             for merge in changes.merges {
-                try run(statements.merge(merge), merge.rows, changes, time: statements.takesTime)
+                let target = WriteTarget(changes, mapping, merge)
+                try run(statements.merge(merge), merge.rows, target, time: statements.takesTime)
             }
             try append(changes, statements)
             try kept.write(plan.notes, mapping)
         }
         for changes in tables.reversed() {
             let statements = TableStatements(mappings[changes.table], .sqlite)
-            try clear(changes, statements)
-            try run(statements.remove, changes.removes, changes, time: false)
+            let remove = WriteTarget(changes, mappings[changes.table], .remove)
+            try clear(changes, statements, remove)
+            try run(statements.remove, changes.removes, remove, time: false)
             if changes.marks.count > 0 {
-                try run(statements.markRows, changes.marks, changes, time: true)
+                try run(statements.markRows, changes.marks, remove, time: true)
             }
         }
+    }
+
+    /// Writes rows that were set aside.
+    mutating func retry(_ letters: RestoredLetters, table: Int) throws {
+        let mapping = mappings[table]
+        let statements = TableStatements(mapping, .sqlite)
+        var changes = TableChanges(table: table, mapping: mapping)
+        changes.appends = letters.appends
+        let put = WriteTarget(changes, mapping, .put)
+        try run(statements.put, letters.puts, put, time: statements.takesTime)
+        try append(changes, statements)
+        let remove = WriteTarget(changes, mapping, .remove)
+        try run(statements.remove, letters.removes, remove, time: false)
     }
 
     /// Appends entries. One that is there already is a replay if its fields are the same.
@@ -56,19 +77,18 @@ struct SQLiteWriter {
         guard rows.count > 0 else { return }
         let find = try database.makeStatement(sql: statements.findReused)
         let columns = rows.key + rows.values
-        try run(statements.append, rows, changes, time: statements.takesTime) {
+        let target = WriteTarget(changes, mappings[changes.table], .append)
+        try run(statements.append, rows, target, time: statements.takesTime) {
             writer, row in
             guard writer.database.changesCount == 0 else { return }
             let arguments = StatementArguments(columns.map { Self.value($0, row) })
             guard try Row.fetchOne(find, arguments: arguments) != nil else { return }
-            writer.refused.append(
-                .reused(
-                    table: writer.mappings[changes.table].name, identity: rows.identities[row]))
+            writer.refusals.addReused(rows, row, of: target)
         }
     }
 
     private mutating func clear(
-        _ changes: TableChanges, _ statements: TableStatements,
+        _ changes: TableChanges, _ statements: TableStatements, _ target: WriteTarget,
     ) throws {
         guard changes.clears.count + changes.clearMarks.count > 0 || changes.wipe != nil else {
             return
@@ -78,7 +98,7 @@ struct SQLiteWriter {
             let exceptions = statements.makeExceptions
             try database.execute(sql: exceptions.create)
             try database.execute(sql: exceptions.empty)
-            try run(exceptions.insert, changes.clearsExcept, changes, time: false)
+            try run(exceptions.insert, changes.clearsExcept, target, time: false)
         }
         if let wipe = changes.wipe {
             let marks = wipe != .delete
@@ -87,15 +107,15 @@ struct SQLiteWriter {
                 sql: statements.wipe(marks: marks, keepsSome: keepsSome), arguments: arguments)
         }
         let clear = statements.clear(marks: false, keepsSome: keepsSome)
-        try run(clear, changes.clears, changes, time: false)
+        try run(clear, changes.clears, target, time: false)
         guard changes.clearMarks.count > 0 else { return }
         let mark = statements.clear(marks: true, keepsSome: keepsSome)
-        try run(mark, changes.clearMarks, changes, time: true)
+        try run(mark, changes.clearMarks, target, time: true)
     }
 
     /// Runs a statement for each row; a row that is refused becomes a dead letter.
     private mutating func run(
-        _ sql: String, _ rows: RowSet, _ changes: TableChanges, time: Bool,
+        _ sql: String, _ rows: RowSet, _ target: WriteTarget, time: Bool,
         after: (inout SQLiteWriter, Int) throws -> Void = { _, _ in },
     ) throws {
         guard rows.count > 0 else { return }
@@ -113,13 +133,9 @@ struct SQLiteWriter {
             } catch let error as DatabaseError where SQLiteSession.isRefusal(error) {
                 // Resetting a statement that failed reports its failure once more: a new one does not.
                 statement = try database.makeStatement(sql: sql)
-                refused.append(
-                    DeadLetter(
-                        table: mappings[changes.table].name, identity: rows.identities[row],
-                        code: "sqlite.\(error.extendedResultCode.rawValue)",
-                        message: error.message ?? "refused",
-                    )
-                )
+                try refusals.add(
+                    rows, row, of: target, code: "sqlite.\(error.extendedResultCode.rawValue)",
+                    message: error.message ?? "refused")
             }
         }
     }

@@ -96,6 +96,20 @@ extension SinkConformance {
         expect(try scores() == [4, 6], "a member put after a flush is as Redis has it")
         expect(try kept("b") == ["null", "q"], "a patch after a flush starts afresh")
 
+        batch = writer.batch { machine in
+            machine.send("HSET", "k:a", "n", "8", "t", "u")
+            machine.send("HSET", "k:b", "n", "8", "t", "u")
+        }
+        _ = try await sink.apply(batch)
+        batch = writer.batch { machine in
+            machine.send("HSET", "k:a", "t", "v")
+            machine.send("HINCRBY", "k:b", "n", "1")
+            machine.send("FLUSHDB")
+        }
+        _ = try await sink.apply(batch)
+        expect(try kept("a") == ["8", "v"], "a row that was patched before a flush keeps the rest")
+        expect(try kept("b") == ["9", "u"], "a row that was added to before a flush keeps the rest")
+
         batch = writer.batch { machine in machine.send("DEL", "z:k") }
         _ = try await sink.apply(batch)
         expect(try scores().isEmpty, "what the application removes goes, kept or not")

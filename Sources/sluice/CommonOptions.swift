@@ -87,9 +87,12 @@ extension Configuration {
         switch database {
         case .sqlite(let path):
             return SQLiteSink(
-                path: path, source: name, mappings: tables, createsTables: creates)
+                path: path, source: name, mappings: tables, createsTables: creates,
+                retryAfter: retryAfter)
         case .postgres(let url):
-            return PostgresSink(url: url, source: name, mappings: tables, createsTables: creates)
+            return PostgresSink(
+                url: url, source: name, mappings: tables, createsTables: creates,
+                retryAfter: retryAfter)
         }
     }
 }

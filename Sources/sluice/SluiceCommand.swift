@@ -29,7 +29,7 @@ struct SluiceCommand: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, DemoCommand.self, CheckCommand.self, SchemaCommand.self,
             StatusCommand.self, FlushCommand.self, VerifyCommand.self, ReconcileCommand.self,
-            DeadLettersCommand.self, VersionCommand.self,
+            DeadLettersCommand.self, ResumeCommand.self, VersionCommand.self,
         ],
     )
 }

@@ -1,0 +1,23 @@
+extension PipelineMachine {
+    // MARK: Dead letters
+
+    /// Begins to try dead letters, or does not because something else is on its way to the database.
+    ///
+    /// Nothing is committed until ``endRetry(_:)``.
+    ///
+    /// - Returns: What was committed last, or nil when it is not the time.
+    public mutating func beginRetry() -> Checkpoint? {
+        guard flight == nil, !isRetrying, halt == nil else { return nil }
+        isRetrying = true
+        return committed
+    }
+
+    /// Takes what came of dead letters that were tried; nil when nobody knows.
+    public mutating func endRetry(_ outcome: LetterOutcome?) {
+        isRetrying = false
+        guard let outcome else { return }
+        counters.revived += outcome.written.count
+        for letter in outcome.written { interpreter.revive(letter) }
+        for letter in outcome.unread { lookAgain([letter.identity], table: letter.table) }
+    }
+}

@@ -1,0 +1,187 @@
+import Foundation
+import SluicePostgres
+import SluiceTesting
+import Testing
+
+/// Rows that the database refuses are kept with their values, and written when it takes them.
+@Suite("Dead letters", .timeLimit(.minutes(4)))
+struct DeadLetterTests {
+    private static let tables = """
+        dead_letters: { retry_after: 1s }
+        tables:
+          counters:
+            keys: "c:<id>"
+            string: { value: integer }
+          sessions:
+            keys: "s:<id>"
+            hash: { n: integer, name: text }
+          events:
+            keys: "e:<topic>"
+            stream: { id: event_id, fields: { n: integer } }
+        """
+    /// No retry but when asked.
+    private static let patient = tables.replacing("retry_after: 1s", with: "retry_after: 1h")
+
+    /// Has the database refuse rows of a table, until they are allowed again.
+    private func refuse(_ bench: Bench, _ table: String, where condition: String) throws {
+        if let postgres = bench.postgres {
+            let sql = "ALTER TABLE \(table) ADD CONSTRAINT refused CHECK (NOT (\(condition)))"
+            _ = try PostgresQuery(url: postgres.url).rows(sql + " NOT VALID")
+            return
+        }
+        for event in ["INSERT", "UPDATE"] {
+            let new = condition.replacing("value", with: "NEW.value").replacing(
+                "n ", with: "NEW.n ")
+            try bench.tamper(
+                """
+                CREATE TRIGGER refused_\(table)_\(event) BEFORE \(event) ON \(table) WHEN \(new)
+                BEGIN SELECT RAISE(ABORT, 'refused by the test'); END
+                """)
+        }
+    }
+
+    private func allow(_ bench: Bench, _ table: String) throws {
+        if let postgres = bench.postgres {
+            let sql = "ALTER TABLE \(table) DROP CONSTRAINT refused"
+            _ = try PostgresQuery(url: postgres.url).rows(sql)
+            return
+        }
+        for event in ["INSERT", "UPDATE"] { try bench.tamper("DROP TRIGGER refused_\(table)_\(event)") }
+    }
+
+    private func letters(_ bench: Bench) throws -> [[String?]] {
+        try bench.query(
+            "SELECT table_name, operation, value FROM sluice_dead_letters ORDER BY table_name, key")
+    }
+
+    @Test("a value is kept whole, outlives its key, and is written by a retry")
+    func wholeValue() async throws {
+        for kind in DatabaseKind.allCases {
+            let bench = try await Bench(kind, tables: Self.patient)
+            try await bench.start()
+            let client = try await bench.redis.connect()
+            try await client.send("INCRBY", "c:a", "10")
+            try await client.send("HSET", "s:a", "n", "1", "name", "é")
+            try bench.flush()
+            try refuse(bench, "counters", where: "value = 13")
+            try refuse(bench, "events", where: "n = 7")
+            try await client.send("INCRBY", "c:a", "3")
+            try await client.send("SET", "c:b", "5")
+            try await client.send("HSET", "s:a", "n", "word")
+            try await client.send("XADD", "e:a", "1-1", "n", "7")
+            try await client.send("XADD", "e:a", "1-2", "n", "8")
+            try bench.flush()
+            #expect(try bench.query("SELECT value FROM counters ORDER BY id") == [["10"], ["5"]])
+            #expect(try bench.query("SELECT n FROM events") == [["8"]])
+            // What was refused was an add and a patch; the rows are read to know the whole.
+            let expected = [
+                ["counters", "put", "{\"value\":\"13\"}"],
+                ["events", "append", "{\"n\":\"7\"}"],
+                ["sessions", "put", "{\"n\":\"word\",\"name\":\"é\"}"],
+            ]
+            let isWhole = await Eventually.holds { (try? letters(bench)) == expected }
+            let found = try letters(bench)
+            #expect(isWhole, "\(kind): \(found)")
+            let shown = try bench.sluice.command(
+                "dead-letters", "show", "--table", "counters", "--key", "c:a")
+            #expect(shown.output.contains("{\"value\":\"13\"}"), "\(shown.output)")
+            let exported = try bench.sluice.command("dead-letters", "export")
+            #expect(exported.output.split(separator: "\n").count == 3, "\(exported.output)")
+
+            try await client.send("PEXPIRE", "c:a", "1")
+            let isGone = await Eventually.holds {
+                (try? await client.send("EXISTS", "c:a")) == ["0"]
+            }
+            #expect(isGone)
+            try bench.flush()
+            #expect(try letters(bench).count == 3, "the letter outlives the key as the row does")
+
+            var retried = try bench.sluice.command("dead-letters", "retry")
+            #expect(retried.code == 65, "\(kind): \(retried.output)")
+            try allow(bench, "counters")
+            try allow(bench, "events")
+            retried = try bench.sluice.command("dead-letters", "retry", "--json")
+            #expect(retried.code == 65 && retried.output.contains("\"written\":2"))
+            #expect(try bench.query("SELECT value FROM counters ORDER BY id") == [["13"], ["5"]])
+            #expect(try bench.query("SELECT n FROM events ORDER BY event_id") == [["7"], ["8"]])
+            #expect(try letters(bench).map { $0[0] } == ["sessions"])
+            // The row goes on as one that was kept, and a good value ends the last letter.
+            try await client.send("INCRBY", "c:a", "2")
+            try await client.send("HSET", "s:a", "n", "2")
+            try bench.flush()
+            #expect(try bench.query("SELECT value FROM counters WHERE id = 'a'") == [["15"]])
+            #expect(try bench.query("SELECT n, name FROM sessions") == [["2", "é"]])
+            #expect(try letters(bench).isEmpty)
+        }
+    }
+
+    @Test("a refused row is tried again by itself", arguments: DatabaseKind.allCases)
+    func byItself(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind, tables: Self.tables)
+        try await bench.start()
+        try refuse(bench, "counters", where: "value = 13")
+        let client = try await bench.redis.connect()
+        try await client.send("SET", "c:a", "13")
+        try bench.flush()
+        #expect(try letters(bench).count == 1)
+        try allow(bench, "counters")
+        let isWritten = await Eventually.holds {
+            (try? bench.query("SELECT value FROM counters")) == [["13"]]
+                && (try? letters(bench).isEmpty) == true
+        }
+        #expect(isWritten, "\(bench.sluice.log)")
+        try await bench.expectEqual()
+    }
+
+    @Test("when most rows are refused, everything waits", arguments: DatabaseKind.allCases)
+    func mostAreRefused(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind, tables: Self.patient)
+        try await bench.start()
+        try refuse(bench, "counters", where: "value > 0")
+        let client = try await bench.redis.connect()
+        func write() async throws {
+            try await client.send("MULTI")
+            for index in 1...300 { try await client.send("INCRBY", "c:\(index)", "1") }
+            try await client.send("HSET", "s:a", "n", "1")
+            try await client.send("EXEC")
+        }
+        try await write()
+        func isHalted() async -> Bool {
+            await Eventually.holds {
+                let status = await bench.status()
+                return status?["state"] as? String == "halted"
+                    && (status?["reason"] as? String ?? "").contains("sink.refuses_most")
+            }
+        }
+        #expect(await isHalted(), "\(bench.sluice.log)")
+        #expect(try await client.send("WAIT", "1", "300") == ["0"], "nothing is acknowledged")
+        #expect(try bench.number("SELECT count(*) FROM sessions") == 0)
+        #expect(try letters(bench).isEmpty)
+        try allow(bench, "counters")
+        let resumed = try bench.sluice.command("resume")
+        #expect(resumed.code == 0, "\(resumed.output)")
+        try bench.flush()
+        try await bench.expectEqual("\(kind): after the table was mended")
+
+        try refuse(bench, "counters", where: "value > 1")
+        try await write()
+        #expect(await isHalted(), "\(bench.sluice.log)")
+        #expect(try bench.sluice.command("resume", "--set-aside").code == 0)
+        try bench.flush()
+        #expect(try letters(bench).count == 300)
+        #expect(try bench.query("SELECT n FROM sessions") == [["1"]])
+        let wasNothing = try bench.sluice.command("resume")
+        #expect(wasNothing.code == 75, "\(wasNothing.output)")
+
+        // What is given up stays known: the next change is not put on top of what the database has.
+        let discarded = try bench.sluice.command("dead-letters", "discard", "--yes")
+        #expect(discarded.output.contains("300"), "\(discarded.output)")
+        _ = bench.sluice.stop(SIGTERM)
+        try allow(bench, "counters")
+        try await bench.start()
+        try await client.send("INCRBY", "c:7", "5")
+        try bench.flush()
+        #expect(try bench.query("SELECT value FROM counters WHERE id = '7'") == [["7"]])
+        #expect(try bench.query("SELECT value FROM counters WHERE id = '8'") == [["1"]])
+    }
+}
