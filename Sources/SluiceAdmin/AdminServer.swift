@@ -160,7 +160,8 @@ public struct AdminServer: Service {
         guard let request = try? JSONDecoder().decode(LetterRequest.self, from: body) else {
             return Answer(
                 status: .badRequest, type: "text/plain",
-                body: "expected {\"table\": …, \"key\": base64, \"member\": base64}, all optional\n")
+                body: "expected {\"table\": …, \"key\": base64, \"member\": base64}, all optional\n"
+            )
         }
         let count: (any Encodable)? =
             path.hasSuffix("retry")
@@ -172,7 +173,8 @@ public struct AdminServer: Service {
                 body: "the database can't be asked now\n")
         }
         return Answer(
-            status: .ok, type: "application/json", body: String(decoding: data, as: UTF8.self) + "\n"
+            status: .ok, type: "application/json",
+            body: String(decoding: data, as: UTF8.self) + "\n"
         )
     }
 

@@ -84,6 +84,13 @@ extension PipelineMachine {
         }
     }
 
+    static func database(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
+    ) -> Int? {
+        guard arguments.count == 2 else { return nil }
+        return Number.integer(bytes.extracting(arguments[1])).map(Int.init)
+    }
+
     /// Looks at a command before it is taken.
     public mutating func lookAhead(_ bytes: borrowing Span<UInt8>, arguments: [Range<Int>]) {
         guard arguments.count == 2 else { return }

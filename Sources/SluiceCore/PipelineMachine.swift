@@ -271,13 +271,6 @@ public struct PipelineMachine: ~Copyable {
         return old
     }
 
-    static func database(
-        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
-    ) -> Int? {
-        guard arguments.count == 2 else { return nil }
-        return Number.integer(bytes.extracting(arguments[1])).map(Int.init)
-    }
-
     private mutating func take(_ effect: Interpreter.Effect, at position: Position) {
         switch effect {
         case .none: break

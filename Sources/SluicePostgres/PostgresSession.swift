@@ -187,7 +187,7 @@ final class PostgresSession {
                 let restored = RestoredLetters(mine, mapping: mapping)
                 var writer = PostgresWriter(
                     connection: connection, source: source, mappings: mappings,
-                    acceptsRefusals: true)
+                    refusals: Refusals(acceptsAll: true))
                 try writer.retry(restored, table: table)
                 outcome.add(mine, restored, refused: writer.refusals.letters)
             }
@@ -226,7 +226,7 @@ final class PostgresSession {
         try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
         var writer = PostgresWriter(
             connection: connection, source: source, mappings: mappings,
-            acceptsRefusals: batch.acceptsRefusals)
+            refusals: Refusals(acceptsAll: batch.acceptsRefusals, known: batch.revived))
         try writer.apply(batch)
         try store(batch, refused: writer.refusals.letters)
         try connection.run("COMMIT")

@@ -15,12 +15,12 @@ struct PostgresWriter {
 
     init(
         connection: PostgresConnection, source: String, mappings: [TableMapping],
-        acceptsRefusals: Bool,
+        refusals: Refusals,
     ) {
         self.connection = connection
         kept = PostgresKept(connection: connection, source: source)
         self.mappings = mappings
-        refusals = Refusals(acceptsAll: acceptsRefusals)
+        self.refusals = refusals
     }
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.

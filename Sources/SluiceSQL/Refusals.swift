@@ -42,13 +42,17 @@ public struct Refusals: Sendable {
     /// They, with the reasons.
     public private(set) var letters: [DeadLetter] = []
     private let acceptsAll: Bool
+    private let known: Set<RowIdentity>
     private var counts: [Int: Int] = [:]
 
     /// Begins with none.
     ///
-    /// - Parameter acceptsAll: Whether any number may be refused.
-    public init(acceptsAll: Bool) {
+    /// - Parameters:
+    ///   - acceptsAll: Whether any number may be refused.
+    ///   - known: Rows that were set aside before, which say nothing new of a table.
+    public init(acceptsAll: Bool, known: [DeadLetter] = []) {
         self.acceptsAll = acceptsAll
+        self.known = Set(known.map(\.identity))
     }
 
     /// Adds a row that was refused.
@@ -62,6 +66,7 @@ public struct Refusals: Sendable {
                 refusing: rows, row, columns: target.columns, adds: target.adds,
                 operation: target.operation, table: target.mapping.name, code: code,
                 message: message))
+        guard !known.contains(rows.identities[row]) else { return }
         counts[target.table, default: 0] += 1
         let count = counts[target.table] ?? 0
         guard !acceptsAll, count >= SinkError.refusalsMin, count * 2 > target.rowCount else {

@@ -145,7 +145,8 @@ final class SQLiteSession: Sendable {
         try Row.fetchAll(
             database, sql: "SELECT * FROM sluice_loose WHERE source = ?", arguments: [source]
         ).map { row in
-            LooseRow(table: row["table_name"], identity: Self.identity(row), offset: row["read_offset"])
+            LooseRow(
+                table: row["table_name"], identity: Self.identity(row), offset: row["read_offset"])
         }
     }
 
@@ -169,7 +170,7 @@ final class SQLiteSession: Sendable {
                 let restored = RestoredLetters(mine, mapping: mapping)
                 var writer = SQLiteWriter(
                     database: database, source: source, mappings: mappings, now: now,
-                    acceptsRefusals: true)
+                    refusals: Refusals(acceptsAll: true))
                 try writer.retry(restored, table: table)
                 outcome.add(mine, restored, refused: writer.refusals.letters)
             }
@@ -212,7 +213,7 @@ final class SQLiteSession: Sendable {
             let now = Self.now
             var writer = SQLiteWriter(
                 database: database, source: source, mappings: mappings, now: now,
-                acceptsRefusals: batch.acceptsRefusals)
+                refusals: Refusals(acceptsAll: batch.acceptsRefusals, known: batch.revived))
             try writer.apply(batch)
             try store(batch, refused: writer.refusals.letters, now, database)
             return BatchOutcome(refused: writer.refusals.letters)

@@ -13,13 +13,13 @@ struct SQLiteWriter {
 
     init(
         database: Database, source: String, mappings: [TableMapping], now: String,
-        acceptsRefusals: Bool,
+        refusals: Refusals,
     ) {
         self.database = database
         self.source = source
         self.mappings = mappings
         self.now = now
-        refusals = Refusals(acceptsAll: acceptsRefusals)
+        self.refusals = refusals
     }
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.

@@ -108,7 +108,8 @@ extension SinkConformance {
         }
         _ = try await sink.apply(batch)
         expect(try kept("a") == ["8", "v"], "a row that was patched before a flush keeps the rest")
-        expect(try kept("b") == ["9", "u"], "a row that was added to before a flush keeps the rest")
+        expect(
+            try kept("b") == ["9", "u"], "a row that was added to before a flush keeps the rest")
 
         batch = writer.batch { machine in machine.send("DEL", "z:k") }
         _ = try await sink.apply(batch)

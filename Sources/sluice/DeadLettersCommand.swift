@@ -66,7 +66,8 @@ struct ListDeadLetters: AsyncParsableCommand {
 struct ShowDeadLetters: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "show", abstract: "Show them with their values.",
-        discussion: "Reads the database; the instance need not run. Values may be secrets of your users.")
+        discussion:
+            "Reads the database; the instance need not run. Values may be secrets of your users.")
 
     @OptionGroup var options: CommonOptions
     @OptionGroup var choice: LetterOptions
@@ -87,7 +88,8 @@ struct ShowDeadLetters: AsyncParsableCommand {
 struct ExportDeadLetters: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "export", abstract: "Print them with their values, one JSON object a line.",
-        discussion: "Reads the database; the instance need not run. Values may be secrets of your users.")
+        discussion:
+            "Reads the database; the instance need not run. Values may be secrets of your users.")
 
     @OptionGroup var options: CommonOptions
     @OptionGroup var choice: LetterOptions

@@ -59,8 +59,10 @@ struct StoredLetter: Encodable {
         let text = shown.map { String(decoding: $0, as: UTF8.self) }
         let lines = [
             "reason     \(code): \(message)", "operation  \(operation)",
-            "value      \(text ?? "is not kept")", "attempts   \(attempts)", "first      \(firstAt)",
-            "last       \(lastAt)", "next       \(retryAt ?? "discarded")", "position   \(position)",
+            "value      \(text ?? "is not kept")", "attempts   \(attempts)",
+            "first      \(firstAt)",
+            "last       \(lastAt)", "next       \(retryAt ?? "discarded")",
+            "position   \(position)",
         ]
         return ([name] + lines.map { "    " + $0 }).joined(separator: "\n")
     }

@@ -46,7 +46,9 @@ struct DeadLetterTests {
             _ = try PostgresQuery(url: postgres.url).rows(sql)
             return
         }
-        for event in ["INSERT", "UPDATE"] { try bench.tamper("DROP TRIGGER refused_\(table)_\(event)") }
+        for event in ["INSERT", "UPDATE"] {
+            try bench.tamper("DROP TRIGGER refused_\(table)_\(event)")
+        }
     }
 
     private func letters(_ bench: Bench) throws -> [[String?]] {

@@ -16,7 +16,7 @@ struct TidyTests {
         (
             "import Foundation", "the core has no clock, file or formatter",
             [
-                "SluiceSQLite", "SluiceAdmin", "SluiceTesting", "sluice",
+                "SluiceSQL", "SluiceSQLite", "SluiceAdmin", "SluiceTesting", "sluice",
             ]
         ),
     ]

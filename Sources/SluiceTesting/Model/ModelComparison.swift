@@ -34,7 +34,8 @@ public struct ModelComparison {
                 + database.deadLetters.filter { $0.table == name }.map(\.identity))
         return keys.totals.compactMap { key, total in
             let row = RowIdentity(key: Array(key.utf8))
-            guard key.hasPrefix("c:"), !free.contains(row), !keys.unknownTotals.contains(key)
+            guard key.hasPrefix("c:"), !free.contains(row), !keys.unknownTotals.contains(key),
+                !database.everRefused.contains(row.key)
             else { return nil }
             var expected = total
             if case .string(let text)? = keys.values[key] { expected += Int(text) ?? 0 }
@@ -52,6 +53,10 @@ public struct ModelComparison {
         let expected = rows(of: mapping, keys)
         let free = Set(loose.filter { $0.table == mapping.name }.map(\.identity))
         let aside = Set(database.deadLetters.filter { $0.table == mapping.name }.map(\.identity))
+        let refused = Dictionary(
+            database.deadLetters.filter {
+                $0.table == mapping.name && $0.code == ModelDatabase.refusal
+            }.map { ($0.identity, $0) }, uniquingKeysWith: { $1 })
         func isFree(_ row: RowIdentity) -> Bool {
             free.contains(row) || free.contains(RowIdentity(key: row.key))
         }
@@ -62,6 +67,14 @@ public struct ModelComparison {
         for (row, values) in expected where !isFree(row) {
             guard let values else {
                 if !isAside(row) { found.append("\(name(mapping, row)) should be set aside") }
+                continue
+            }
+            if let letter = refused[row] {
+                // What was refused is kept as it should be; one that has more than its key is not.
+                let isWhole = letter.operation == .put && database.kept(table, row) != .back
+                if isWhole, ModelDatabase.values(letter) != values {
+                    found.append("\(name(mapping, row)) has a letter with another value")
+                }
                 continue
             }
             let actual = database.tables[table][row]

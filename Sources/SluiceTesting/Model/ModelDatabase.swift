@@ -17,17 +17,22 @@ public struct ModelDatabase {
     }
 
     /// The rows of each table.
-    public private(set) var tables: [[RowIdentity: [Stored]]]
+    public internal(set) var tables: [[RowIdentity: [Stored]]]
     /// What was committed last.
     public private(set) var checkpoint = Checkpoint(
         epoch: 0, sequence: 0, position: nil, isBaselineDone: false)
     /// Rows that were set aside.
-    public private(set) var deadLetters: [DeadLetter] = []
+    public internal(set) var deadLetters: [DeadLetter] = []
     /// Rows that are newer than the position.
     public private(set) var loose: [LooseRow] = []
     /// The rows of each table that outlived their keys.
     public private(set) var kept: [[RowIdentity: Kept]]
-    private let mappings: [TableMapping]
+    /// Whether some values of the first table's counters are refused.
+    public var refuses = false
+    /// Keys of rows that were refused once.
+    public internal(set) var everRefused: Set<Bytes> = []
+    var refused: [DeadLetter] = []
+    let mappings: [TableMapping]
 
     /// Creates an empty database.
     public init(mappings: [TableMapping]) {
@@ -43,21 +48,27 @@ public struct ModelDatabase {
     }
 
     /// Commits a batch, or refuses it as a sink does.
-    public mutating func apply(_ batch: Batch) throws(SinkError) {
-        if checkpoint == batch.to { return }
+    ///
+    /// - Returns: The rows that are refused.
+    @discardableResult
+    public mutating func apply(_ batch: Batch) throws(SinkError) -> [DeadLetter] {
+        if checkpoint == batch.to { return batch.refused(among: deadLetters) }
+        refused = []
         guard checkpoint == batch.from else {
             throw SinkError(.fenced, code: "sink.fenced", "another instance writes")
         }
         for changes in batch.tables { apply(changes) }
         let gone = Set(batch.revived.map { RowName(table: $0.table, identity: $0.identity) })
-        let renewed = Set(batch.deadLetters.map { RowName(table: $0.table, identity: $0.identity) })
+        let new = batch.deadLetters + refused
+        let renewed = Set(new.map { RowName(table: $0.table, identity: $0.identity) })
         deadLetters.removeAll {
             let name = RowName(table: $0.table, identity: $0.identity)
             return gone.contains(name) || renewed.contains(name)
         }
-        deadLetters += batch.deadLetters
+        deadLetters += new
         if let loose = batch.loose { self.loose = loose }
         checkpoint = batch.to
+        return refused
     }
 
     private struct RowName: Hashable {
@@ -94,6 +105,13 @@ public struct ModelDatabase {
         for note in plan.notes { apply(note, table) }
         let changes = plan.changes
         for row in 0..<changes.puts.count {
+            let new = changes.puts.values.indices.first.map {
+                stored(changes.puts.values[$0], row, isObject: false)
+            }
+            if let new, isRefused(table, new) {
+                refuse(changes.puts, row, table, .put)
+                continue
+            }
             tables[table][changes.puts.identities[row]] = changes.puts.values.indices.map {
                 stored(changes.puts.values[$0], row, isObject: $0 == mapping.rest)
             }
@@ -125,6 +143,10 @@ public struct ModelDatabase {
             for (index, column) in merge.columns.enumerated() {
                 let new = stored(merge.rows.values[index], row, isObject: column == mapping.rest)
                 values[column] = Self.merged(values[column], new, merge.actions[index])
+            }
+            if isRefused(table, values[0]) {
+                refuse(merge.rows, row, table, .merge)
+                continue
             }
             tables[table][identity] = values
         }

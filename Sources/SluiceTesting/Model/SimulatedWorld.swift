@@ -12,6 +12,7 @@ public struct SimulatedWorld: ~Copyable {
         case scan(database: Int, match: Bytes)
         case sweep(table: Int, after: RowIdentity?, limit: Int)
         case causes
+        case retry(Checkpoint)
     }
 
     /// What went wrong, as sentences; empty when all promises were kept.
@@ -79,8 +80,9 @@ public struct SimulatedWorld: ~Copyable {
             deliver(random.pick(1..<(isLinkSlow ? 4 : 8)))
         case 50..<75: ask()
         case 75..<92: end(isGood: !faults || !random.oneIn(3 + faultRarity))
-        case 92..<95: now += .milliseconds(random.pick(1..<40))
+        case 92..<94: now += .milliseconds(random.pick(1..<40))
         case 95: repair()
+        case 94: retry()
         default: if faults, random.oneIn(faultRarity) { fail() }
         }
     }
@@ -177,6 +179,16 @@ public struct SimulatedWorld: ~Copyable {
         case .sweep(let table, let after, let limit):
             guard isGood else { return machine.sweepFailed(now: now, pause: .milliseconds(5)) }
             sweep(table, after, limit)
+        case .retry(let checkpoint):
+            let isApplied = isGood || random.oneIn(2)
+            guard isApplied else { return machine.endRetry(nil) }
+            do throws(SinkError) {
+                let outcome = try database.retry(at: checkpoint)
+                if !outcome.written.isEmpty { note("retry") }
+                check()
+                // The answer may be lost.
+                machine.endRetry(isGood ? outcome : nil)
+            } catch { crash() }
         case .causes:
             guard isGood, isLinkUp else {
                 isCertain = false
@@ -184,6 +196,15 @@ public struct SimulatedWorld: ~Copyable {
             }
             note("causes")
             machine.answerCauses(redis, events: redis.events)
+        }
+    }
+
+    // The table is mended or spoilt, or dead letters are tried again.
+    private mutating func retry() {
+        if random.oneIn(3) {
+            database.refuses.toggle()
+        } else if let checkpoint = machine.beginRetry() {
+            underWay.append(.retry(checkpoint))
         }
     }
 
@@ -234,12 +255,14 @@ public struct SimulatedWorld: ~Copyable {
 
     private mutating func commit(_ batch: Batch, isGood: Bool) {
         let isApplied = isGood || random.oneIn(2)
+        var refused: [DeadLetter] = []
         if isApplied {
-            do throws(SinkError) { try database.apply(batch) } catch { return crash() }
+            do throws(SinkError) { refused = try database.apply(batch) } catch { return crash() }
             check()
         }
         if isGood {
-            machine.committed(BatchOutcome(), now: now)
+            if !refused.isEmpty { note("refusal") }
+            machine.committed(BatchOutcome(refused: refused), now: now)
         } else {
             note("unknown commit")
             underWay.append(.commit(batch))
@@ -296,7 +319,7 @@ public struct SimulatedWorld: ~Copyable {
     private mutating func landZombies() {
         for batch in zombies {
             let before = database.checkpoint
-            try? database.apply(batch)
+            _ = try? database.apply(batch)
             if database.checkpoint != before {
                 note("late commit")
                 if database.checkpoint.epoch != before.epoch { failures.append("a fenced commit") }
@@ -329,13 +352,18 @@ public struct SimulatedWorld: ~Copyable {
     }
 
     private mutating func settle() {
+        database.refuses = false
         for _ in 0..<20_000 where failures.isEmpty {
+            if random.oneIn(10), database.hasRefused, let checkpoint = machine.beginRetry() {
+                underWay.append(.retry(checkpoint))
+            }
             deliver(8)
             ask()
             end(isGood: true)
             now += .milliseconds(2)
             if machine.isSettled, !machine.isBaselineRunning, isLinkUp, !machine.isHolding,
-                machine.streamOffset == redis.offset, database.loose.isEmpty, underWay.isEmpty
+                machine.streamOffset == redis.offset, database.loose.isEmpty, underWay.isEmpty,
+                !database.hasRefused
             {
                 compare(redis.databases, "in the end")
                 if machine.acknowledgement() != redis.offset {

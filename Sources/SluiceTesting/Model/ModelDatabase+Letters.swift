@@ -1,0 +1,59 @@
+public import SluiceCore
+
+extension ModelDatabase {
+    /// The code of what is refused here.
+    static let refusal = "model.refused"
+
+    /// Whether rows are set aside that can be tried again.
+    var hasRefused: Bool {
+        deadLetters.contains { $0.code == Self.refusal && kept(0, $0.identity) != .back }
+    }
+
+    func isRefused(_ table: Int, _ value: Stored) -> Bool {
+        guard refuses, table == 0, case .integer(let number) = value else { return false }
+        return number % 4 == 3
+    }
+
+    mutating func refuse(
+        _ rows: RowSet, _ row: Int, _ table: Int, _ operation: DeadLetter.Operation,
+    ) {
+        let mapping = mappings[table]
+        let letter = DeadLetter(
+            refusing: rows, row, columns: operation == .put ? mapping.values : [],
+            operation: operation, table: mapping.name, code: Self.refusal, message: "refused")
+        refused.append(letter)
+        everRefused.insert(letter.identity.key)
+    }
+
+    /// Tries the rows that were refused once more, as a sink does.
+    public mutating func retry(at checkpoint: Checkpoint) throws(SinkError) -> LetterOutcome {
+        guard checkpoint == self.checkpoint else {
+            throw SinkError(.fenced, code: "sink.fenced", "another instance writes")
+        }
+        var outcome = LetterOutcome()
+        for letter in deadLetters where letter.code == Self.refusal {
+            if kept(0, letter.identity) == .back { continue }
+            guard letter.operation == .put, let values = Self.values(letter) else {
+                outcome.unread.append(letter)
+                continue
+            }
+            if isRefused(0, values[0]) {
+                outcome.refused.append(letter)
+            } else {
+                tables[0][letter.identity] = values
+                outcome.written.append(letter)
+            }
+        }
+        deadLetters.removeAll { outcome.written.contains($0) }
+        return outcome
+    }
+
+    /// What a letter of a counter says that the row is.
+    static func values(_ letter: DeadLetter) -> [Stored]? {
+        guard let value = letter.value else { return nil }
+        let fields = object(String(decoding: value, as: UTF8.self).replacing("null", with: "\"\""))
+        guard let number = fields["value"].flatMap({ Int64($0) }) else { return nil }
+        let time = Array((fields["expires_at"] ?? "").utf8)
+        return [.integer(number), Timestamp.microseconds(time.span).map(Stored.integer) ?? .null]
+    }
+}
