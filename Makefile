@@ -2,12 +2,14 @@
 SWIFT ?= swift
 BUILD = $(SWIFT) build -c release
 SECONDS_OF_DEMO ?= 10
+SECONDS_OF_CHAOS ?= 300
 
-.PHONY: help demo test build lint format benchmark clean
+.PHONY: help demo test chaos build lint format benchmark clean
 
 help:
 	@echo "make demo       see it work (first build: 5 to 10 minutes, then 15 seconds)"
 	@echo "make test       pass all tests (first build: 5 to 10 minutes, then 5 minutes)"
+	@echo "make chaos      fail at random for 2 × 5 minutes (SECONDS_OF_CHAOS=300)"
 	@echo "make lint       check the format"
 	@echo "make benchmark  measure beside redis-server, a replica and psql (5 minutes)"
 
@@ -26,6 +28,14 @@ test:
 	@echo "Testing (about 5 minutes) …"
 	@scripts/with-hint "run one again with: swift test -c release --filter NAME" \
 		$(SWIFT) test -c release --skip-build --no-parallel
+
+chaos:
+	@scripts/install-dependencies tests
+	@$(BUILD) --build-tests
+	@echo "Everything fails at random, for 2 × $(SECONDS_OF_CHAOS) seconds …"
+	@scripts/with-hint "SLUICE_SEED=N repeats the schedule of seed N" \
+		env SLUICE_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) \
+		$(SWIFT) test -c release --skip-build --no-parallel --filter ChaosTests
 
 build:
 	@scripts/install-dependencies

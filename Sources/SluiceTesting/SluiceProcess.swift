@@ -66,6 +66,9 @@ public final class SluiceProcess: @unchecked Sendable {
         return process?.exitCode ?? 0
     }
 
+    /// Sends a signal to the process.
+    public func signal(_ signal: Int32) { process?.kill(signal) }
+
     /// Waits until the process has ended by itself.
     public func wait() -> Int32 {
         process?.wait()

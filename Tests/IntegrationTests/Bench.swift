@@ -94,9 +94,23 @@ final class Bench: @unchecked Sendable {
         try #require(isReady, "\(sluice.log)")
     }
 
+    /// A Sluice that reaches Redis and PostgreSQL through other ports.
+    func throughProxies(redis port: Int, database: Int) throws -> SluiceProcess {
+        let path = folder.url.appending(path: "sluice.yaml")
+        var text = try String(contentsOf: path, encoding: .utf8)
+        text = text.components(separatedBy: "\nadmin:")[0]
+        text = text.replacing("127.0.0.1:\(redis.port)/", with: "127.0.0.1:\(port)/")
+        if let postgres {
+            text = text.replacing("127.0.0.1:\(postgres.port)/", with: "127.0.0.1:\(database)/")
+        }
+        let other = folder.url.appending(path: "proxied")
+        try FileManager.default.createDirectory(at: other, withIntermediateDirectories: true)
+        return try SluiceProcess(in: other, configuration: text)
+    }
+
     /// What the running instance says.
-    func status() async -> [String: Any]? {
-        guard let result = try? sluice.command("status", "--json"),
+    func status(of other: SluiceProcess? = nil) async -> [String: Any]? {
+        guard let result = try? (other ?? sluice).command("status", "--json"),
             let object = try? JSONSerialization.jsonObject(with: Data(result.output.utf8))
         else { return nil }
         return object as? [String: Any]
