@@ -21,7 +21,10 @@ public struct Configuration: Hashable, Sendable {
                 return query.compactMap { $0.hasPrefix("db=") ? Int($0.dropFirst(3)) : nil }.first
                     ?? 0
             }
-            return Int((parts.first ?? "").drop { $0 != "/" }.dropFirst()) ?? 0
+            // After a Sentinel's name of the master.
+            let path = (parts.first ?? "").split(separator: "/", omittingEmptySubsequences: false)
+            let place = url.contains("+sentinel://") ? 2 : 1
+            return path.count > place ? Int(path[place]) ?? 0 : 0
         }
     }
 

@@ -69,9 +69,12 @@ public struct ConfigurationReader {
 
     private func readRedis(_ section: SectionReader, _ configuration: inout Configuration) {
         if let url = section.text("url").map({ expand($0, section, "url") }) {
-            if !["redis://", "rediss://", "unix://"].contains(where: url.hasPrefix) {
+            let schemes = ["redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel"]
+            if !schemes.contains(where: { url.hasPrefix($0 + "://") }) {
                 section.mistake(
-                    "url", "expected redis://HOST:PORT/DB, rediss:// for TLS, or unix://PATH")
+                    "url",
+                    "expected redis://HOST:PORT/DB, rediss:// for TLS, unix://PATH, or "
+                        + "redis+sentinel://HOST:PORT,HOST:PORT/MASTER-NAME")
             }
             configuration.redis.url = url
         }

@@ -40,12 +40,31 @@ extension Pipeline {
         }
     }
 
+    /// Leaves a server that is the master no more, though it may still stand: what is written to it
+    /// now will be thrown away.
+    func watchMaster() async {
+        while !Task.isCancelled {
+            try? await pause(.seconds(1))
+            guard isStreaming, let master = try? await endpoint.resolved(on: loop),
+                isStreaming, master.address != server.address
+            else { continue }
+            logger.warning(
+                "Another server is the master now",
+                metadata: ["from": "\(server.address)", "to": "\(master.address)"])
+            link?.close()
+        }
+    }
+
     private func connect() async throws(RedisError) {
         linkError = nil
         if state != .halted { state = .connecting }
-        let reader = try await KeyReader.connect(to: endpoint, on: loop)
+        server = try await endpoint.resolved(on: loop)
+        let reader = try await KeyReader.connect(to: server, on: loop)
         self.reader = reader
         let info = try await reader.info()
+        if endpoint.isSentinel, !info.isMaster {
+            throw RedisError(.retry, "\(server.address) is no master yet, or no more")
+        }
         if let refusal = info.refusal { throw refusal }
         self.info = info
         // What is replayed may have had deadlines that ended before now.
@@ -57,7 +76,7 @@ extension Pipeline {
         await listen()
         let relay = LinkRelay(pipeline: self)
         link = try await ReplicationLink.connect(
-            to: endpoint, on: loop, position: machine?.processed, delegate: relay,
+            to: server, on: loop, position: machine?.processed, delegate: relay,
         )
     }
 
@@ -68,7 +87,7 @@ extension Pipeline {
         isListening = false
         guard PipelineMachine.needsCauses(mappings) else { return }
         do throws(RedisError) {
-            let events = try await KeyEvents.connect(to: endpoint, on: loop)
+            let events = try await KeyEvents.connect(to: server, on: loop)
             keyEvents = events
             if configuresRedis, let flags = try await events.configure() {
                 logger.info(

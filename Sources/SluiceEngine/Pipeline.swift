@@ -19,6 +19,8 @@ public actor Pipeline: Service {
     static let aheadBytesMax = 64 << 20
 
     let endpoint: RedisEndpoint
+    /// The server that is followed now.
+    var server: RedisEndpoint
     let sink: any Sink
     let mappings: [TableMapping]
     let policy: PipelinePolicy
@@ -100,6 +102,7 @@ public actor Pipeline: Service {
         showBaseline: (@Sendable (BaselineProgress) -> Void)? = nil, logger: Logger,
     ) {
         self.endpoint = endpoint
+        server = endpoint
         self.sink = sink
         self.mappings = mappings
         self.policy = policy
@@ -198,6 +201,7 @@ public actor Pipeline: Service {
             group.addTask { await self.keepLink() }
             group.addTask { await self.acknowledgeEachSecond() }
             group.addTask { await self.retryByAndBy() }
+            if endpoint.isSentinel { group.addTask { await self.watchMaster() } }
             do {
                 try await self.act(in: &group)
             } catch {

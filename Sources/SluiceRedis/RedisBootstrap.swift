@@ -9,9 +9,10 @@ package enum RedisBootstrap {
 
     /// Connects on an event loop, with TLS if the endpoint has it, and a handler at the end.
     package static func connect(
-        to endpoint: RedisEndpoint, on loop: any EventLoop, autoRead: Bool = true,
+        to meant: RedisEndpoint, on loop: any EventLoop, autoRead: Bool = true,
         bufferBytes: Int = 64 * 1024, handler: @escaping @Sendable () -> any ChannelHandler,
     ) async throws(RedisError) -> any Channel {
+        let endpoint = try await meant.resolved(on: loop)
         let context = try context(endpoint)
         let bootstrap = ClientBootstrap(group: loop)
             .connectTimeout(connectMax)
@@ -39,6 +40,7 @@ package enum RedisBootstrap {
                 return try await bootstrap.connect(host: host, port: port).get()
             case .unix(let path):
                 return try await bootstrap.connect(unixDomainSocketPath: path).get()
+            case .sentinel: preconditionFailure("a resolved endpoint is a server")
             }
         } catch {
             throw RedisError(

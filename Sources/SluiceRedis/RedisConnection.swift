@@ -55,7 +55,9 @@ package final class RedisConnection: Sendable {
         }
         // A name makes the connection easy to find; a server may forbid it.
         _ = try await send(["CLIENT", "SETNAME", name])
-        for command in [["PING"], ["SELECT", "\(endpoint.database)"]] {
+        // A new connection is in database 0, and Sentinels know no other.
+        let select = endpoint.database == 0 ? [] : [["SELECT", "\(endpoint.database)"]]
+        for command in [["PING"]] + select {
             let reply = try await send(command)
             if case .error(let text) = reply { throw Self.refusal(text, command[0]) }
         }

@@ -6,13 +6,32 @@ public struct RedisEndpoint: Hashable, Sendable {
         case tcp(host: String, port: Int)
         /// The path of a socket.
         case unix(String)
+        /// The present master of this name, as one of these Sentinels says.
+        case sentinel([Sentinel], master: String)
 
         /// The address as text.
         public var description: String {
             switch self {
             case .tcp(let host, let port): "\(host):\(port)"
             case .unix(let path): path
+            case .sentinel(let sentinels, let master):
+                "the master \(master) of the Sentinels at "
+                    + sentinels.map { "\($0.host):\($0.port)" }.joined(separator: ", ")
             }
+        }
+    }
+
+    /// Where a Sentinel is.
+    public struct Sentinel: Hashable, Sendable {
+        /// Its host.
+        public let host: String
+        /// Its port, by default 26379.
+        public let port: Int
+
+        /// Creates an address.
+        public init(host: String, port: Int = 26_379) {
+            self.host = host
+            self.port = port
         }
     }
 

@@ -75,7 +75,9 @@ extension Configuration {
     /// The server that the configuration names.
     func endpoint() throws -> RedisEndpoint {
         guard let endpoint = RedisURL.parse(redis.url, caFile: redis.caFile) else {
-            Terminal.complain("redis.url is no address: expected redis://HOST:PORT/DB")
+            Terminal.complain(
+                "redis.url is no address: expected redis://HOST:PORT/DB",
+                hint: "or redis+sentinel://HOST:PORT,HOST:PORT/MASTER-NAME, or unix://PATH")
             throw Sysexits.configuration
         }
         return endpoint
@@ -100,6 +102,9 @@ extension Configuration {
 /// Reads the addresses of Redis servers.
 enum RedisURL {
     static func parse(_ text: String, caFile: String?) -> RedisEndpoint? {
+        if text.hasPrefix("redis+sentinel://") || text.hasPrefix("rediss+sentinel://") {
+            return sentinel(text, caFile: caFile)
+        }
         guard let components = URLComponents(string: text) else { return nil }
         let user = components.user.flatMap { $0.isEmpty ? nil : $0 }
         let path = components.path
@@ -117,5 +122,34 @@ enum RedisURL {
             address: .tcp(host: host, port: components.port ?? 6379), user: user,
             password: components.password, database: database,
             tls: components.scheme == "rediss" ? RedisEndpoint.TLS(caFile: caFile) : nil)
+    }
+
+    // Several hosts are more than `URLComponents` takes.
+    private static func sentinel(_ text: String, caFile: String?) -> RedisEndpoint? {
+        guard let start = text.firstRange(of: "://") else { return nil }
+        var rest = text[start.upperBound...]
+        var user: [String?] = []
+        if let at = rest.lastIndex(of: "@") {
+            user = rest[..<at].split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+                .map { $0.isEmpty ? nil : String($0).removingPercentEncoding }
+            rest = rest[rest.index(after: at)...]
+        }
+        let parts = rest.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2 || parts.count == 3, !parts[1].isEmpty else { return nil }
+        var sentinels: [RedisEndpoint.Sentinel] = []
+        for host in parts[0].split(separator: ",") {
+            let pair = host.split(separator: ":", maxSplits: 1)
+            guard let name = pair.first, let port = Int(pair.count == 2 ? pair[1] : "26379"),
+                (1...65_535).contains(port)
+            else { return nil }
+            sentinels.append(RedisEndpoint.Sentinel(host: String(name), port: port))
+        }
+        guard !sentinels.isEmpty, let database = parts.count == 3 ? Int(parts[2]) : 0 else {
+            return nil
+        }
+        return RedisEndpoint(
+            address: .sentinel(sentinels, master: String(parts[1])), user: user.first ?? nil,
+            password: user.count == 2 ? user[1] : nil, database: database,
+            tls: text.hasPrefix("rediss") ? RedisEndpoint.TLS(caFile: caFile) : nil)
     }
 }

@@ -24,6 +24,7 @@ struct ConfigurationReaderTests {
         arguments: [
             ("redis://h:1/4", 4), ("rediss://u:p%40@h/2", 2), ("redis://h", 0), ("redis://h/", 0),
             ("unix:///run/r.sock?db=6", 6), ("unix:///run/1/r.sock", 0),
+            ("redis+sentinel://h:1,i:2/main", 0), ("redis+sentinel://u:p@h:1,i/main/3", 3),
         ])
     func databaseNumber(url: String, number: Int) throws {
         let text = """
