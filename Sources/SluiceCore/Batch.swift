@@ -211,8 +211,18 @@ public struct Batch: Sendable {
 
     /// Those dead letters that are of rows which this batch was to write.
     package func refused(among letters: [DeadLetter]) -> [DeadLetter] {
+        var written: Set<RowIdentity> = []
+        for table in tables {
+            for rows in [
+                table.puts, table.spared, table.appends, table.removes, table.marks, table.swept,
+                table.clears, table.clearMarks,
+            ] { written.formUnion(rows.identities) }
+            for merge in table.merges { written.formUnion(merge.rows.identities) }
+        }
         let parked = Set(deadLetters.map(\.identity))
-        return letters.filter { !parked.contains($0.identity) }
+        return letters.filter {
+            written.contains($0.identity) && !parked.contains($0.identity)
+        }
     }
 
     /// Creates a batch without rows.

@@ -8,8 +8,12 @@ public struct DeadLetter: Hashable, Sendable {
         case merge
         /// It was to be appended.
         case append
-        /// It was to be deleted or marked, or its key's rows.
+        /// It was to be deleted.
         case remove
+        /// It was to be marked as removed.
+        case mark
+        /// All rows of its key were to be deleted or marked, but for some.
+        case clear
     }
 
     /// The table's name.
@@ -59,7 +63,8 @@ public struct DeadLetter: Hashable, Sendable {
         }
         self.init(
             table: table, identity: rows.identities[row], operation: operation,
-            value: operation == .remove ? nil : object.finished(), code: code, message: message)
+            value: columns.isEmpty || [.remove, .mark, .clear].contains(operation)
+                ? nil : object.finished(), code: code, message: message)
     }
 }
 
@@ -162,5 +167,16 @@ extension TableMapping {
             object.append(isWhole ? "$value" : column.name, cell, column.type)
         }
         return object.finished()
+    }
+}
+
+extension DeadLetter {
+    /// What was to be added to the first column, or zero.
+    var added: Int64 {
+        guard operation == .merge, let value,
+            let start = value.firstRange(of: Bytes("{\"add\":\"".utf8))
+        else { return 0 }
+        let digits = Bytes(value[start.upperBound...].prefix { $0 != UInt8(ascii: "\"") })
+        return Number.integer(digits.span) ?? 0
     }
 }

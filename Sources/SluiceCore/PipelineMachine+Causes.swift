@@ -8,7 +8,7 @@ extension PipelineMachine {
 
     /// Whether the stream is held only until it is known why a key went.
     public var isWaitingForCauses: Bool {
-        isCauseWanted && reading == nil && gap == nil && halt == nil && !isMemoryFull
+        isCauseWanted && reading == nil && gap == nil && halt == nil
     }
 
     /// Notes that key events are listened to from an offset on.

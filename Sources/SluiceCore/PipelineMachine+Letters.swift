@@ -18,6 +18,12 @@ extension PipelineMachine {
         guard let outcome else { return }
         counters.revived += outcome.written.count
         for letter in outcome.written { interpreter.revive(letter) }
-        for letter in outcome.unread { lookAgain([letter.identity], table: letter.table) }
+        for letter in outcome.unread {
+            if letter.operation == .clear {
+                interpreter.readAgain(letter)
+            } else {
+                lookAgain([letter.identity], table: letter.table)
+            }
+        }
     }
 }

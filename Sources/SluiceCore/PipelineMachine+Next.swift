@@ -96,6 +96,7 @@ extension PipelineMachine {
         var to = committed
         to.sequence += 1
         to.position = gap ?? processed
+        if gap != nil { interpreter.buffer.abandonScans() }
         let rows = interpreter.buffer.cut(at: processed.offset)
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
@@ -156,6 +157,8 @@ extension PipelineMachine {
         guard baseline.isRunning || closingSince != nil || isMemoryFull || isScanning,
             pauseUntil <= now
         else { return nil }
+        // What is read may be large, and what is on its way makes room.
+        if isMemoryFull, flight != nil { return nil }
         // A key larger than the buffer goes on when what was read of it is in the database.
         if isScanning, isMemoryFull {
             guard flight == nil, interpreter.buffer.dirtyCount == 0 else { return nil }
@@ -189,7 +192,7 @@ extension PipelineMachine {
 
     private mutating func sweep(now: Duration) -> Action? {
         guard case .sweeping(let table, let after) = baseline.phase, sweeping == nil, isLinkUp,
-            gap == nil, flight == nil, pauseUntil <= now
+            gap == nil, !isRetrying, pauseUntil <= now
         else { return nil }
         sweeping = baseline.generation
         return .sweep(table: table, after: after, limit: policy.sweepMax)

@@ -189,6 +189,17 @@ extension Interpreter {
         buffer.tables[table].rows[row].flags.remove(.setAside)
     }
 
+    /// Has the rows of a key read again that were not cleared.
+    mutating func readAgain(_ letter: DeadLetter) {
+        guard let table = mappings.firstIndex(where: { $0.name == letter.table }),
+            mappings[table].keys.matches(letter.identity.key.span)
+        else { return }
+        let key = buffer.tables[table].key(letter.identity.key.span)
+        let busy: Key.Flags = [.opaque, .missing, .cleared, .scanning]
+        guard buffer.tables[table].keys[key].flags.isDisjoint(with: busy) else { return }
+        buffer.makeKeyOpaque(table, key, isBaseline: false)
+    }
+
     /// Remembers that a row was refused: the database does not have what Redis has.
     mutating func refuse(_ letter: DeadLetter) {
         restore(letter)
@@ -197,7 +208,18 @@ extension Interpreter {
         let shape = buffer.tables[table].rows[row].shape
         if shape == .merge || shape == .update { buffer.makeOpaque(table, row) }
         // What is to be added to a row is worth nothing later: the letter is to hold the whole value.
-        if shape == .untouched, letter.operation == .merge { buffer.lookAgain(table, row) }
+        if shape == .untouched, letter.operation == .merge {
+            buffer.lookAgain(table, row)
+            buffer.noteSpared(table, row, letter.added)
+        }
+        // It was to go with its key while this was on its way: that ends the letter.
+        let key = Int(buffer.tables[table].rows[row].key)
+        let isCleared = buffer.tables[table].keys[key].flags.contains(.cleared)
+        if buffer.tables[table].isWiped || isCleared, shape == .untouched || shape == .absent,
+            buffer.tables[table].rows[row].misfit == nil
+        {
+            buffer.delete(table, row)
+        }
     }
 
     /// Has a row read that was loose before this instance started.
@@ -205,11 +227,22 @@ extension Interpreter {
         guard let table = mappings.firstIndex(where: { $0.name == loose.table }),
             mappings[table].keys.matches(loose.identity.key.span)
         else { return }
+        // What the database has is newer than the position: up to there, nothing replaces it.
         if loose.identity.member.isEmpty {
             let slot = buffer.tables[table].key(loose.identity.key.span)
             buffer.makeKeyOpaque(table, slot, isBaseline: false)
+            guard let offset = loose.offset else { return }
+            if mappings[table].isOneRowPerKey {
+                let row = Int(buffer.tables[table].keys[slot].first)
+                buffer.tables[table].rows[row].readOffset = offset
+                buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
+            }
         } else if let (table, row) = slot(loose.table, loose.identity) {
             buffer.makeOpaque(table, row)
+            if let offset = loose.offset, mappings[table].isOneRowPerKey {
+                buffer.tables[table].rows[row].readOffset = offset
+                buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
+            }
         }
     }
 

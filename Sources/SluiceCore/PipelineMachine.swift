@@ -150,7 +150,9 @@ public struct PipelineMachine: ~Copyable {
     }
 
     // When nothing is to be written, rows that were read stay until the stream is past their offset.
-    private var mayMakeRoom: Bool { flight != nil || interpreter.buffer.dirtyCount > 0 }
+    private var mayMakeRoom: Bool {
+        flight != nil || interpreter.buffer.dirtyCount > 0 || interpreter.buffer.isReadWanted
+    }
 
     var isMemoryFull: Bool { interpreter.buffer.memory > policy.bufferMemoryMax }
 

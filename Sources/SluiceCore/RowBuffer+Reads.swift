@@ -173,9 +173,12 @@ extension RowBuffer {
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in
             let isSeen = buffer.tables[table].rows[row].readOffset == offset
-            guard !isSeen, buffer.tables[table].rows[row].shape != .absent,
-                buffer.tables[table].rows[row].misfit == nil
-            else { return }
+            let shape = buffer.tables[table].rows[row].shape
+            guard !isSeen, shape != .absent, buffer.tables[table].rows[row].misfit == nil else {
+                return
+            }
+            // A baseline only reports what it does not find; what the stream put may go.
+            if isBaseline, shape == .untouched { return }
             buffer.remove(table, row, .deleted)
         }
     }

@@ -130,6 +130,7 @@ extension RowBuffer {
     /// later offset than the removal's.
     mutating func clear(_ table: Int, _ key: Int, at offset: Int64, _ cause: RemovalCause?) {
         let isScanning = tables[table].keys[key].flags.contains(.scanning)
+        let isUnread = isUnread(table, key)
         leaveOpaque(table, key: key)
         let policy = cause.map { tables[table].mapping.removal[$0] }
         switch policy {
@@ -149,6 +150,7 @@ extension RowBuffer {
                 if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
                 buffer.keepWithKey(table, row, kept)
             }
+            if isUnread { vanish(table, key) }
         case .delete, .mark:
             dropRows(table, key, at: offset)
             tables[table].keptKeys[Int32(key)] = nil
@@ -192,6 +194,7 @@ extension RowBuffer {
             let state = tables[table].keys[key]
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing
+            let isUnread = isOlder && isUnread(table, key)
             if isOlder { leaveOpaque(table, key: key) }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
@@ -205,7 +208,24 @@ extension RowBuffer {
                     buffer.sparedNewer(table, row)
                 }
             }
+            if isUnread { vanish(table, key) }
         }
+    }
+
+    // Whether a change of the key asked for a read that was not made yet.
+    private func isUnread(_ table: Int, _ key: Int) -> Bool {
+        let flags = tables[table].keys[key].flags
+        return flags.contains(.opaque) && flags.isDisjoint(with: [.baseline, .scanning])
+            && !tables[table].mapping.isOneRowPerKey && tables[table].mapping.type != .stream
+    }
+
+    // Notes that a key with many rows went before what a command had made of it could be read.
+    private mutating func vanish(_ table: Int, _ key: Int) {
+        vanished += 1
+        let none: Bytes = []
+        let row = tables[table].member(none.span, of: key)
+        setAside(
+            table, row, Misfit(.vanished, "the key went before its last state could be read"))
     }
 
     // A row that was read after all of its key or table went is of a key that came back.

@@ -94,6 +94,18 @@ extension RowBuffer {
         queueRead(table, key: key)
     }
 
+    /// Leaves keys that were not read to their end as they are: what was not seen stays, because nobody
+    /// will say any more whether it is there.
+    mutating func abandonScans() {
+        guard scanCount > 0 else { return }
+        for table in tables.indices {
+            for key in tables[table].keys.indices
+            where tables[table].keys[key].flags.contains(.scanning) {
+                tables[table].keys[key].flags.subtract([.cleared, .marking])
+            }
+        }
+    }
+
     /// Begins anew with all such keys: a cursor means something only to the server that gave it.
     mutating func restartScans() {
         guard scanCount > 0 else { return }

@@ -14,6 +14,8 @@ struct RowBuffer: ~Copyable {
     /// Rows and keys that wait for a read, oldest first; some may be resolved by now.
     private(set) var toRead: [Opaque] = []
     private var toReadStart = 0
+    /// Whether something is to be read that the stream need not say first.
+    var isReadWanted: Bool { opaqueCount > missing.count }
     /// How many keys are read page by page.
     var scanCount = 0
     /// How many rows and keys are opaque.

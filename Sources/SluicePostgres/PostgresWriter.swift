@@ -54,11 +54,13 @@ struct PostgresWriter {
             for (rows, marks) in [(changes.clears, false), (changes.clearMarks, true)]
             where rows.count > 0 {
                 let sql = statements.clear(marks: marks, keepsSome: !except.isEmpty)
-                try run(sql, rows, target, more: except, time: marks)
+                let clear = WriteTarget(changes, mappings[changes.table], .clear)
+                try run(sql, rows, clear, more: except, time: marks)
             }
             try run(statements.remove, changes.removes, target, time: false)
             if changes.marks.count > 0 {
-                try run(statements.markRows, changes.marks, target, time: true)
+                let mark = WriteTarget(changes, mappings[changes.table], .mark)
+                try run(statements.markRows, changes.marks, mark, time: true)
             }
         }
     }
@@ -87,6 +89,9 @@ struct PostgresWriter {
         try append(changes, statements)
         let remove = WriteTarget(changes, mapping, .remove)
         try run(statements.remove, letters.removes, remove, time: false)
+        guard letters.marks.count > 0 else { return }
+        let mark = WriteTarget(changes, mapping, .mark)
+        try run(statements.markRows, letters.marks, mark, time: true)
     }
 
     /// Appends entries. One that is there already is a replay if its fields are the same.

@@ -9,6 +9,8 @@ public struct RestoredLetters {
     public private(set) var appends: RowSet
     /// Rows that are deleted.
     public private(set) var removes: RowSet
+    /// Rows that are marked as removed.
+    public private(set) var marks: RowSet
     /// Rows of which only a part is known.
     public private(set) var unread: [DeadLetter] = []
     /// Rows of which the value still does not fit, with the reason.
@@ -20,6 +22,7 @@ public struct RestoredLetters {
         puts = empty.puts
         appends = empty.appends
         removes = empty.removes
+        marks = empty.marks
         for letter in letters {
             do throws(Misfit) {
                 try restore(letter, mapping)
@@ -42,7 +45,8 @@ public struct RestoredLetters {
         }
         switch letter.operation {
         case .remove: try removes.append(letter.identity, mapping)
-        case .merge: unread.append(letter)
+        case .mark: try marks.append(letter.identity, mapping)
+        case .merge, .clear: unread.append(letter)
         case .put, .append:
             guard let value = letter.value else { return unread.append(letter) }
             let cells = try Self.cells(value, mapping)

@@ -48,10 +48,11 @@ struct SQLiteWriter {
         for changes in tables.reversed() {
             let statements = TableStatements(mappings[changes.table], .sqlite)
             let remove = WriteTarget(changes, mappings[changes.table], .remove)
-            try clear(changes, statements, remove)
+            try clear(changes, statements, WriteTarget(changes, mappings[changes.table], .clear))
             try run(statements.remove, changes.removes, remove, time: false)
             if changes.marks.count > 0 {
-                try run(statements.markRows, changes.marks, remove, time: true)
+                let mark = WriteTarget(changes, mappings[changes.table], .mark)
+                try run(statements.markRows, changes.marks, mark, time: true)
             }
         }
     }
@@ -67,6 +68,9 @@ struct SQLiteWriter {
         try append(changes, statements)
         let remove = WriteTarget(changes, mapping, .remove)
         try run(statements.remove, letters.removes, remove, time: false)
+        guard letters.marks.count > 0 else { return }
+        let mark = WriteTarget(changes, mapping, .mark)
+        try run(statements.markRows, letters.marks, mark, time: true)
     }
 
     /// Appends entries. One that is there already is a replay if its fields are the same.
