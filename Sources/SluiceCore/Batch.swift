@@ -219,9 +219,11 @@ public struct Batch: Sendable {
             ] { written.formUnion(rows.identities) }
             for merge in table.merges { written.formUnion(merge.rows.identities) }
         }
-        let parked = Set(deadLetters.map(\.identity))
+        // Two tables may have rows of keys with the same name.
+        var parked: [String: Set<RowIdentity>] = [:]
+        for letter in deadLetters { parked[letter.table, default: []].insert(letter.identity) }
         return letters.filter {
-            written.contains($0.identity) && !parked.contains($0.identity)
+            written.contains($0.identity) && parked[$0.table]?.contains($0.identity) != true
         }
     }
 

@@ -113,8 +113,11 @@ extension PipelineMachine {
         for index in batch.tables.indices { batch.tables[index].sweepsDoubtful = sweepsDoubtful }
         batch.deadLetters = rows.deadLetters
         batch.revived = rows.revived
-        // A baseline reads everything again after a crash, so nothing need be remembered for it.
-        let loose = baseline.isRunning ? [] : rows.loose
+        // A baseline reads everything again after a crash: only what is newer need be remembered.
+        let single = Set(interpreter.mappings.filter(\.isOneRowPerKey).map(\.name))
+        let loose =
+            baseline.isRunning
+            ? rows.loose.filter { $0.offset != nil && single.contains($0.table) } : rows.loose
         if hasLoose || !loose.isEmpty { batch.loose = loose }
         hasLoose = !loose.isEmpty
         counters.looseRows += loose.count

@@ -42,7 +42,7 @@ public struct Refusals: Sendable {
     /// They, with the reasons.
     public private(set) var letters: [DeadLetter] = []
     private let acceptsAll: Bool
-    private let known: Set<RowIdentity>
+    private let known: [String: Set<RowIdentity>]
     private var counts: [Int: Int] = [:]
 
     /// Begins with none.
@@ -52,7 +52,9 @@ public struct Refusals: Sendable {
     ///   - known: Rows that were set aside before, which say nothing new of a table.
     public init(acceptsAll: Bool, known: [DeadLetter] = []) {
         self.acceptsAll = acceptsAll
-        self.known = Set(known.map(\.identity))
+        self.known = Dictionary(grouping: known, by: \.table).mapValues {
+            Set($0.map(\.identity))
+        }
     }
 
     /// Adds a row that was refused.
@@ -66,7 +68,8 @@ public struct Refusals: Sendable {
                 refusing: rows, row, columns: target.columns, adds: target.adds,
                 operation: target.operation, table: target.mapping.name, code: code,
                 message: message))
-        guard !known.contains(rows.identities[row]) else { return }
+        let isKnown = known[target.mapping.name]?.contains(rows.identities[row]) == true
+        guard !isKnown else { return }
         counts[target.table, default: 0] += 1
         let count = counts[target.table] ?? 0
         guard !acceptsAll, count >= SinkError.refusalsMin, count * 2 > target.rowCount else {
