@@ -117,7 +117,9 @@ let package = Package(
         ),
         .testTarget(
             name: "SinkTests",
-            dependencies: ["SluiceCore", "SluicePostgres", "SluiceSQLite", "SluiceTesting"],
+            dependencies: [
+                "SluiceCore", "SluicePostgres", "SluiceSQL", "SluiceSQLite", "SluiceTesting",
+            ],
         ),
         .testTarget(
             name: "IntegrationTests",

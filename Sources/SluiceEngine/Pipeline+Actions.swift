@@ -159,7 +159,7 @@ extension Pipeline {
     }
 
     /// A reader that was lost comes back with the link.
-    private func renewReader() {
+    func renewReader() {
         if isStreaming, reader?.isActive != true { link?.close() }
     }
 }

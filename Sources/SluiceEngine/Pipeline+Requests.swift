@@ -35,9 +35,14 @@ extension Pipeline {
 
     // Where the stream is now, or nil when Redis can't be asked.
     private func whereabouts() async -> (offset: Int64, history: ReplicationID)? {
-        guard isStreaming, let reader, reader.isActive, let info = try? await reader.info(),
-            let offset = info.offset, let history = info.history, info.isMaster
-        else { return nil }
+        guard isStreaming, let reader, reader.isActive, let info = try? await reader.info() else {
+            // It may be lost alone, and nothing else may need it for long.
+            renewReader()
+            return nil
+        }
+        guard let offset = info.offset, let history = info.history, info.isMaster else {
+            return nil
+        }
         return (offset, history)
     }
 
