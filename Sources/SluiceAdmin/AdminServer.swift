@@ -10,7 +10,8 @@ public import SluiceEngine
 /// Answers for a running pipeline over HTTP: `GET /health`, `/status`, `/metrics`, `POST /flush`,
 /// `/repair`, `/reconcile`, `/resume`, `/dead-letters/retry`, `/dead-letters/discard`.
 ///
-/// It listens on loopback only and has no password, so whoever may log in to the machine may ask.
+/// On loopback it needs no token, so whoever may log in to the machine may ask; elsewhere it is given
+/// one, and answers nobody who does not know it.
 public struct AdminServer: Service {
     /// The largest body of a request.
     private static let bodyMax = 64 << 20
@@ -19,13 +20,23 @@ public struct AdminServer: Service {
     private let port: Int
     private let pipeline: Pipeline
     private let group: MultiThreadedEventLoopGroup
+    private let token: String?
     private let logger: Logger
 
     /// Creates a server, which does nothing until ``run()``.
+    ///
+    /// - Parameters:
+    ///   - host: The address to listen on.
+    ///   - port: The port; 0 takes any that is free.
+    ///   - pipeline: What is asked.
+    ///   - group: Where event loops are taken from.
+    ///   - token: What must stand in `Authorization: Bearer …`, or nil for nothing.
+    ///   - logger: Where the address is noted.
     public init(
         host: String, port: Int, pipeline: Pipeline, group: MultiThreadedEventLoopGroup,
-        logger: Logger,
+        token: String? = nil, logger: Logger,
     ) {
+        self.token = token
         self.host = host
         self.port = port
         self.pipeline = pipeline
@@ -79,7 +90,12 @@ public struct AdminServer: Service {
                 case .end: break
                 }
                 guard case .end = part, let head else { continue }
-                let answer = await answer(head.method, head.uri, Data(body.readableBytesView))
+                let answer =
+                    isKnown(head.headers)
+                    ? await answer(head.method, head.uri, Data(body.readableBytesView))
+                    : Answer(
+                        status: .unauthorized, type: "text/plain",
+                        body: "expected the token of admin.token: Authorization: Bearer TOKEN\n")
                 var headers = HTTPHeaders()
                 headers.add(name: "content-type", value: answer.type)
                 headers.add(name: "content-length", value: "\(answer.body.utf8.count)")
@@ -92,6 +108,18 @@ public struct AdminServer: Service {
                 return
             }
         }
+    }
+
+    // Takes as long for a wrong token as for one that is nearly right.
+    private func isKnown(_ headers: HTTPHeaders) -> Bool {
+        guard let token else { return true }
+        let given = Array((headers.first(name: "authorization") ?? "").utf8)
+        let wanted = Array("Bearer \(token)".utf8)
+        var difference = given.count ^ wanted.count
+        for (index, byte) in wanted.enumerated() {
+            difference |= Int(byte ^ (index < given.count ? given[index] : 0))
+        }
+        return difference == 0
     }
 
     private struct Answer {

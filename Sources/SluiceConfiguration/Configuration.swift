@@ -53,6 +53,8 @@ public struct Configuration: Hashable, Sendable {
     public var adminHost = "127.0.0.1"
     /// The port of the admin listener; 0 takes any that is free.
     public var adminPort = 9187
+    /// What whoever asks the admin listener must know, or nil for nothing.
+    public var adminToken: String?
     /// The tables, in the file's order.
     public var tables: [TableMapping] = []
 }

@@ -136,17 +136,33 @@ public struct ConfigurationReader {
         section.finish()
     }
 
+    private static let tokenMin = 16
+
     private func readAdmin(_ section: SectionReader, _ configuration: inout Configuration) {
+        if let token = section.text("token").map({ expand($0, section, "token") }) {
+            if token.utf8.count >= Self.tokenMin, token.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F })
+            {
+                configuration.adminToken = token
+            } else {
+                section.mistake(
+                    "token",
+                    "expected at least \(Self.tokenMin) characters of ASCII without spaces",
+                    hint: "token: ${SLUICE_TOKEN}, made with `openssl rand -hex 24`")
+            }
+        }
         if let text = section.text("listen") {
             let parts = text.split(separator: ":").map(String.init)
             let isLoopback = ["127.0.0.1", "localhost"].contains(parts.first ?? "")
-            if parts.count == 2, let port = Int(parts[1]), (0...65_535).contains(port), isLoopback {
+            if parts.count == 2, let port = Int(parts[1]), (0...65_535).contains(port) {
                 configuration.adminHost = parts[0]
                 configuration.adminPort = port
+                if !isLoopback, !section.has("token") {
+                    section.mistake(
+                        "listen", "an address that is not of this machine needs a token",
+                        hint: "token: ${SLUICE_TOKEN}, made with `openssl rand -hex 24`")
+                }
             } else {
-                section.mistake(
-                    "listen", "expected 127.0.0.1:PORT or localhost:PORT",
-                    hint: "other addresses come with a token, which is planned")
+                section.mistake("listen", "expected HOST:PORT, such as 127.0.0.1:9187")
             }
         }
         section.finish()

@@ -16,14 +16,18 @@ public final class SluiceProcess: @unchecked Sendable {
     ///   - folder: Where its configuration and log go.
     ///   - program: The program; by default the one that was built with the tests.
     ///   - configuration: The text of `sluice.yaml`.
+    ///   - token: The admin listener's token, or nil for none.
     public init(
         in folder: URL, program: String = SluiceProcess.built, configuration: String,
+        token: String? = nil,
     ) throws {
         adminPort = try FreePort.find()
         self.folder = folder
         self.program = program
         config = folder.appending(path: "sluice.yaml")
-        let text = configuration + "\nadmin:\n  listen: 127.0.0.1:\(adminPort)\n"
+        let listen =
+            token.map { "127.0.0.1:\(adminPort)\n  token: \($0)" } ?? "127.0.0.1:\(adminPort)"
+        let text = configuration + "\nadmin:\n  listen: \(listen)\n"
         try text.write(to: config, atomically: true, encoding: .utf8)
     }
 

@@ -40,7 +40,7 @@ struct RunCommand: AsyncParsableCommand {
             showBaseline: isatty(STDERR_FILENO) == 1 ? Terminal.showBaseline : nil, logger: logger)
         let admin = AdminServer(
             host: configuration.adminHost, port: configuration.adminPort, pipeline: pipeline,
-            group: group, logger: logger)
+            group: group, token: configuration.adminToken, logger: logger)
         SecondSignal.exitHard()
         async let guards: Void = RedisGuards.log(configuration) { message, hint in
             logger.warning("\(message)", metadata: ["hint": "\(hint)"])

@@ -146,6 +146,14 @@ struct ConfigurationReaderTests {
                 "planned"
             ),
             (
+                "admin: { listen: '0.0.0.0:1' }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+                "needs a token"
+            ),
+            (
+                "admin: { token: short }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+                "at least 16"
+            ),
+            (
                 "database: { url: mysql://x }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
                 "planned"
             ),
