@@ -3,13 +3,15 @@ SWIFT ?= swift
 BUILD = $(SWIFT) build -c release
 SECONDS_OF_DEMO ?= 10
 SECONDS_OF_CHAOS ?= 300
+SECONDS_OF_FUZZ ?= 60
 
-.PHONY: help demo test chaos build lint format benchmark clean
+.PHONY: help demo test chaos fuzz build lint format benchmark clean
 
 help:
 	@echo "make demo       see it work (first build: 5 to 10 minutes, then 15 seconds)"
 	@echo "make test       pass all tests (first build: 5 to 10 minutes, then 5 minutes)"
 	@echo "make chaos      fail at random for 2 × 5 minutes (SECONDS_OF_CHAOS=300)"
+	@echo "make fuzz       feed each decoder with bad bytes for a minute (SECONDS_OF_FUZZ=60)"
 	@echo "make lint       check the format"
 	@echo "make benchmark  measure beside redis-server, a replica and psql (5 minutes)"
 
@@ -36,6 +38,14 @@ chaos:
 	@scripts/with-hint "SLUICE_SEED=N repeats the schedule of seed N" \
 		env SLUICE_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) \
 		$(SWIFT) test -c release --skip-build --no-parallel --filter ChaosTests
+
+fuzz:
+	@scripts/install-dependencies tests
+	@$(BUILD) --build-tests
+	@echo "Feeding each decoder with bad bytes for $(SECONDS_OF_FUZZ) seconds …"
+	@scripts/with-hint "SLUICE_SEED=N repeats the run of seed N" \
+		env SLUICE_FUZZ_SECONDS=$(SECONDS_OF_FUZZ) \
+		$(SWIFT) test -c release --skip-build --no-parallel --filter FuzzTests
 
 build:
 	@scripts/install-dependencies

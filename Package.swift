@@ -104,7 +104,9 @@ let package = Package(
         .target(name: "CAllocations", path: "Tests/CAllocations"),
         .testTarget(
             name: "SluiceCoreTests",
-            dependencies: ["CAllocations", "SluiceCore", "SluiceTesting"],
+            dependencies: [
+                "CAllocations", "RESPWire", "SluiceConfiguration", "SluiceCore", "SluiceTesting",
+            ],
         ),
         .testTarget(
             name: "SimulationTests",

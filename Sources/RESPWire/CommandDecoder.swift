@@ -27,6 +27,8 @@ public struct CommandDecoder {
     public private(set) var skipped = 0
 
     private var position = 0
+    /// The longest argument that any server sends: longer ones are no lengths.
+    private static let lengthMax = 1 << 40
     private var count = -1
     private var isDone = true
 
@@ -87,8 +89,8 @@ public struct CommandDecoder {
             guard let header = try RESPNumber.line(bytes, from: position + 1) else {
                 return .incomplete
             }
-            guard header.value >= 0 else {
-                throw RESPError(offset: position, expected: "a length")
+            guard header.value >= 0, header.value <= Self.lengthMax else {
+                throw RESPError(offset: position, expected: "a length of up to 1 TB")
             }
             if header.value > argumentBytesMax {
                 return skip(header.value, after: header.next)

@@ -222,7 +222,7 @@ public struct ConfigurationReader {
 enum Units {
     static func duration(_ text: String) -> Duration? {
         let digits = text.prefix { $0.isNumber || $0 == "." }
-        guard let number = Double(digits) else { return nil }
+        guard let number = Double(digits), number < 1e9 else { return nil }
         switch text.dropFirst(digits.count) {
         case "ms": return .milliseconds(number)
         case "s": return .seconds(number)

@@ -150,10 +150,7 @@ extension ColumnVector {
         switch type {
         case .integer: append(integer: value)
         // A deadline is kept in the unit of Redis, milliseconds.
-        case .timestamp:
-            let (micros, overflow) = value.multipliedReportingOverflow(by: 1_000)
-            guard !overflow else { throw mismatch("a timestamp") }
-            append(integer: micros)
+        case .timestamp: append(integer: Timestamp.deadline(milliseconds: value))
         case .real: append(real: Double(value))
         default: throw mismatch("a value of type \(type.rawValue)")
         }

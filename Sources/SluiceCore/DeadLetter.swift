@@ -89,8 +89,7 @@ struct LetterObject {
         case .null: append(name, text: nil)
         // A deadline is kept in the unit of Redis, milliseconds.
         case .integer(let value) where type == .timestamp:
-            let (micros, overflow) = value.multipliedReportingOverflow(by: 1_000)
-            append(name, text: overflow ? Bytes("\(value)".utf8) : Self.time(micros))
+            append(name, text: Self.time(Timestamp.deadline(milliseconds: value)))
         case .integer(let value): append(name, text: Bytes("\(value)".utf8))
         case .real(let value): append(name, text: Bytes("\(value)".utf8))
         case .add(let value): append(name, text: Bytes("\(value)".utf8), as: "add")

@@ -11,6 +11,22 @@ package enum Timestamp {
     ///
     /// - Returns: Microseconds since 1970, or nil.
     package static func microseconds(_ text: borrowing Span<UInt8>) -> Int64? {
+        guard let time = read(text), range.contains(time) else { return nil }
+        return time
+    }
+
+    /// The years that every database takes, 1 to 9999, as microseconds since 1970.
+    private static let range: ClosedRange<Int64> =
+        -62_135_596_800_000_000...253_402_300_799_999_000
+
+    /// A deadline in milliseconds since 1970 as microseconds; one beyond all years is the last of them.
+    static func deadline(milliseconds: Int64) -> Int64 {
+        let (time, overflow) = milliseconds.multipliedReportingOverflow(by: 1_000)
+        if overflow { return milliseconds < 0 ? range.lowerBound : range.upperBound }
+        return min(max(time, range.lowerBound), range.upperBound)
+    }
+
+    private static func read(_ text: borrowing Span<UInt8>) -> Int64? {
         if let integer = Number.integer(text) { return fromNumber(integer) }
         if let seconds = Number.real(text), seconds.magnitude < secondsMax {
             return Int64((seconds * 1_000_000).rounded())
