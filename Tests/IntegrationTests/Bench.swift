@@ -143,12 +143,17 @@ final class Bench: @unchecked Sendable {
 
     /// Expects every row to equal Redis.
     func expectEqual(_ comment: String = "") async throws {
+        let found = try await differences()
+        #expect(found.isEmpty, "\(comment) \(found.prefix(5))")
+    }
+
+    /// The rows that differ from Redis.
+    func differences() async throws -> [RowComparison.Difference] {
         let client = try await redis.connect()
         defer { client.close() }
         let comparison = RowComparison(
             mappings: configuration.tables, isPostgres: kind == .postgres
         ) { try self.query($0) }
-        let outcome = try await comparison.run(client)
-        #expect(outcome.differences.isEmpty, "\(comment) \(outcome.differences.prefix(5))")
+        return try await comparison.run(client).differences
     }
 }
