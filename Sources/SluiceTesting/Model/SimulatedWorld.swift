@@ -363,6 +363,7 @@ public struct SimulatedWorld: ~Copyable {
             now += .milliseconds(2)
             if machine.isSettled, !machine.isBaselineRunning, isLinkUp, !machine.isHolding,
                 machine.streamOffset == redis.offset, database.loose.isEmpty, underWay.isEmpty,
+                machine.isReconciled,
                 !database.hasRefused
             {
                 compare(redis.databases, "in the end")
