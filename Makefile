@@ -4,14 +4,16 @@ BUILD = $(SWIFT) build -c release
 SECONDS_OF_DEMO ?= 10
 SECONDS_OF_CHAOS ?= 300
 SECONDS_OF_FUZZ ?= 60
+RANDOM_STEPS ?= 50000
 
-.PHONY: help demo test chaos fuzz build lint format benchmark clean
+.PHONY: help demo test chaos fuzz random build lint format benchmark clean
 
 help:
 	@echo "make demo       see it work (first build: 5 to 10 minutes, then 15 seconds)"
 	@echo "make test       pass all tests (first build: 5 to 10 minutes, then 5 minutes)"
 	@echo "make chaos      fail at random for 2 × 5 minutes (SECONDS_OF_CHAOS=300)"
 	@echo "make fuzz       feed each decoder with bad bytes for a minute (SECONDS_OF_FUZZ=60)"
+	@echo "make random     send random commands of all types, with crashes (RANDOM_STEPS=50000)"
 	@echo "make lint       check the format"
 	@echo "make benchmark  measure beside redis-server, a replica and psql (5 minutes)"
 
@@ -46,6 +48,15 @@ fuzz:
 	@scripts/with-hint "SLUICE_SEED=N repeats the run of seed N" \
 		env SLUICE_FUZZ_SECONDS=$(SECONDS_OF_FUZZ) \
 		$(SWIFT) test -c release --skip-build --no-parallel --filter FuzzTests
+
+random:
+	@scripts/install-dependencies tests
+	@scripts/install-servers
+	@$(BUILD) --build-tests
+	@echo "Sending 3 × $(RANDOM_STEPS) random commands to each of two servers, with crashes …"
+	@scripts/with-hint "SLUICE_SEED=N repeats the commands of seed N" \
+		env SLUICE_STEPS=$(RANDOM_STEPS) \
+		$(SWIFT) test -c release --skip-build --no-parallel --filter VerifyTests/randomCommands
 
 build:
 	@scripts/install-dependencies

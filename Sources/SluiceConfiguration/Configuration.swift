@@ -44,6 +44,8 @@ public struct Configuration: Hashable, Sendable {
     public var database = Database.sqlite(path: "sluice.db")
     /// Whether tables that are missing are made.
     public var createsTables = true
+    /// How long an instance that is not heard of keeps others from writing.
+    public var lease = Duration.seconds(10)
     /// How long a dead letter waits for its first retry; each further pause is twice as long, up to 64
     /// times.
     public var retryAfter = Duration.seconds(60)

@@ -106,6 +106,13 @@ public struct ConfigurationReader {
             }
         }
         if let creates = section.boolean("create_tables") { configuration.createsTables = creates }
+        if let text = section.text("lease") {
+            if let lease = Units.duration(text), lease >= .seconds(1), lease <= .seconds(3_600) {
+                configuration.lease = lease
+            } else {
+                section.mistake("lease", "expected a time from 1s to 1h, such as 10s")
+            }
+        }
         section.finish()
     }
 

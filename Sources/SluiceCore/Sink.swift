@@ -79,6 +79,15 @@ public struct LetterOutcome: Hashable, Sendable {
 ///
 /// The engine calls one method at a time.
 public protocol Sink: Sendable {
+    /// How often ``renew()`` is to be called, or nil for never.
+    var renewal: Duration? { get }
+
+    /// Says that this instance lives, so that no other takes over. May be called while another method
+    /// is under way.
+    ///
+    /// - Throws: ``SinkError/Response/fenced`` when another instance has taken over.
+    func renew() async throws(SinkError)
+
     /// Makes Sluice's own tables if they are missing, makes or checks the mapped ones, becomes the
     /// writer by raising the epoch, and returns what the database holds.
     ///
@@ -127,4 +136,12 @@ public protocol Sink: Sendable {
 
     /// Lets another instance write, and closes connections.
     func close() async
+}
+
+extension Sink {
+    /// Never: the operating system knows who lives.
+    public var renewal: Duration? { nil }
+
+    /// Does nothing.
+    public func renew() async throws(SinkError) {}
 }

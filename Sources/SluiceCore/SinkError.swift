@@ -13,6 +13,8 @@ public struct SinkError: Error, Hashable, Sendable, CustomStringConvertible {
         case halt
     }
 
+    /// The code of an error that says that another instance writes.
+    public static let locked = "sink.locked"
     /// The code for a batch of which a table refuses most rows: the table is wrong, not the rows.
     public static let refusesMost = "sink.refuses_most"
     /// So many rows of a table are refused in one batch, and they are most of them, before that is so.

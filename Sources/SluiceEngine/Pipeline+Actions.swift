@@ -158,6 +158,19 @@ extension Pipeline {
         doorbell.ring()
     }
 
+    /// Lets the database hear of this instance.
+    func renewLease() async {
+        guard let renewal = sink.renewal else { return }
+        while !Task.isCancelled {
+            try? await pause(renewal)
+            do throws(SinkError) {
+                try await sink.renew()
+            } catch {
+                if error.response == .fenced, !Task.isCancelled { failure = error }
+            }
+        }
+    }
+
     /// A reader that was lost comes back with the link.
     func renewReader() {
         if isStreaming, reader?.isActive != true { link?.close() }

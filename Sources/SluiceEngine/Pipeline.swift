@@ -179,7 +179,10 @@ public actor Pipeline: Service {
                     logger.warning("Waiting for the database", metadata: ["why": "\(error)"])
                 }
                 reason = "\(error)"
-                await doorbell.wait(atMost: backoff.next(using: &random))
+                let pause = backoff.next(using: &random)
+                // Who stands by looks more often than the one that writes is given time.
+                let isStandby = error.code == SinkError.locked
+                await doorbell.wait(atMost: isStandby ? min(pause, sink.renewal ?? pause) : pause)
             }
         }
         return nil
@@ -201,6 +204,7 @@ public actor Pipeline: Service {
             group.addTask { await self.keepLink() }
             group.addTask { await self.acknowledgeEachSecond() }
             group.addTask { await self.retryByAndBy() }
+            group.addTask { await self.renewLease() }
             if endpoint.isSentinel { group.addTask { await self.watchMaster() } }
             do {
                 try await self.act(in: &group)

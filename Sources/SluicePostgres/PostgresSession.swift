@@ -10,6 +10,7 @@ final class PostgresSession {
 
     init(
         url: String, source: String, mappings: [TableMapping], retryAfter: Duration,
+        lease: Duration, epoch: Int64?,
     ) throws(SinkError) {
         self.retryAfter = retryAfter
         self.source = source
@@ -19,21 +20,13 @@ final class PostgresSession {
         try connection.run("SET synchronous_commit = on")
         try connection.run("SET client_min_messages = warning")
         try connection.run("SET statement_timeout = '55s'")
-        try connection.run("SET idle_in_transaction_session_timeout = '60s'")
-        try lock()
+        let milliseconds = PostgresLease.milliseconds(lease)
+        try connection.run("SET idle_in_transaction_session_timeout = \(milliseconds)")
+        try PostgresLease(connection: connection, source: source, lease: lease).take(epoch: epoch)
     }
 
-    /// Takes the source's lock, which the server gives back when the connection ends.
-    private func lock() throws(SinkError) {
-        let result = try connection.run(
-            "SELECT pg_try_advisory_lock(hashtextextended($1, 7311))", [.text("sluice " + source)])
-        guard result.rows.first?.first == "t" else {
-            throw SinkError(
-                .retry, code: "sink.locked", "another instance writes for the source \(source)",
-                hint: "this one takes over when the other ends",
-            )
-        }
-    }
+    /// Lets the server hear of this session.
+    func renew() throws(SinkError) { try connection.run("SELECT 1") }
 
     /// Runs one transaction.
     private func transaction<Value>(

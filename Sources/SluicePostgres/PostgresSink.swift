@@ -4,21 +4,29 @@ public import SluiceCore
 /// Settles rows in PostgreSQL.
 ///
 /// An advisory lock of the session says who writes, and the epoch in `sluice_position` stops whoever
-/// writes without it. A connection that was lost is made anew by the next call; whether a commit had
-/// arrived is read from the position then.
+/// writes without it. A session that the server has not heard of for a lease's time is ended by who
+/// waits for its lock, so that a process that hangs, or a connection of which one end is gone, holds
+/// nobody up. A connection that was lost is made anew by the next call; whether a commit had arrived is
+/// read from the position then.
 public actor PostgresSink: Sink {
     private let url: String
     private let source: String
     private let mappings: [TableMapping]
     private let createsTables: Bool
     private let retryAfter: Duration
+    private let lease: Duration
     private let pool = NIOThreadPool(numberOfThreads: 1)
     private let state: SessionBox
 
     // Touched only on the one thread of the pool.
     private final class SessionBox: @unchecked Sendable {
         var session: PostgresSession?
+        /// The epoch that was taken last; another one means that somebody else writes.
+        var epoch: Int64?
     }
+
+    /// How often the server is to hear of this instance.
+    nonisolated public var renewal: Duration? { lease / 3 }
 
     /// Creates a sink, which does nothing until it is opened.
     ///
@@ -27,25 +35,36 @@ public actor PostgresSink: Sink {
     ///   - source: The name under which the position is stored.
     ///   - mappings: The tables, in the file's order.
     ///   - createsTables: Whether tables that are missing are made.
+    ///   - retryAfter: How long a dead letter waits for its first retry.
+    ///   - lease: How long an instance that is not heard of keeps others from writing.
     public init(
         url: String, source: String, mappings: [TableMapping], createsTables: Bool,
-        retryAfter: Duration = .seconds(60),
+        retryAfter: Duration = .seconds(60), lease: Duration = .seconds(10),
     ) {
         self.url = url
         self.source = source
         self.mappings = mappings
         self.createsTables = createsTables
         self.retryAfter = retryAfter
+        self.lease = lease
         state = SessionBox()
         pool.start()
     }
 
     /// Makes or checks the tables, and becomes the writer.
     public func open() async throws(SinkError) -> StoredState {
-        let creates = createsTables
+        let (creates, state) = (createsTables, state)
+        _ = try? await pool.runIfActive { state.epoch = nil }
         return try await run { session throws(SinkError) in
-            try session.prepare(createsTables: creates)
+            let stored = try session.prepare(createsTables: creates)
+            state.epoch = stored.checkpoint.epoch
+            return stored
         }
+    }
+
+    /// Lets the server hear of this instance.
+    public func renew() async throws(SinkError) {
+        try await run { session throws(SinkError) in try session.renew() }
     }
 
     /// Commits a batch.
@@ -94,13 +113,14 @@ public actor PostgresSink: Sink {
         _ work: @escaping @Sendable (PostgresSession) throws(SinkError) -> Value,
     ) async throws(SinkError) -> Value {
         let (url, source, mappings, state) = (url, source, mappings, state)
-        let retryAfter = retryAfter
+        let (retryAfter, lease) = (retryAfter, lease)
         do {
             return try await pool.runIfActive {
                 let session =
                     try state.session
                     ?? PostgresSession(
-                        url: url, source: source, mappings: mappings, retryAfter: retryAfter)
+                        url: url, source: source, mappings: mappings, retryAfter: retryAfter,
+                        lease: lease, epoch: state.epoch)
                 state.session = session
                 do throws(SinkError) {
                     return try work(session)

@@ -94,7 +94,7 @@ extension Configuration {
         case .postgres(let url):
             return PostgresSink(
                 url: url, source: name, mappings: tables, createsTables: creates,
-                retryAfter: retryAfter)
+                retryAfter: retryAfter, lease: lease)
         }
     }
 }

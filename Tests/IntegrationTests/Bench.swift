@@ -64,7 +64,8 @@ final class Bench: @unchecked Sendable {
 
     init(
         _ kind: DatabaseKind, tables: String = Bench.tables, redisOptions: [String] = [],
-        interval: String = "100ms", server: ServerKind = ServerKind.supported[0],
+        interval: String = "100ms", databaseOptions: String = "",
+        server: ServerKind = ServerKind.supported[0],
     ) async throws {
         self.kind = kind
         folder = try TemporaryFolder("sluice-test")
@@ -76,7 +77,7 @@ final class Bench: @unchecked Sendable {
             redis:
               url: redis://127.0.0.1:\(redis.port)/0
             database:
-              url: \(postgres?.url ?? "sqlite:\(database)")
+              url: \(postgres?.url ?? "sqlite:\(database)")\(databaseOptions)
             sync:
               interval: \(interval)
 
