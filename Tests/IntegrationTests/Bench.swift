@@ -97,16 +97,22 @@ final class Bench: @unchecked Sendable {
 
     /// A Sluice that reaches Redis and PostgreSQL through other ports.
     func throughProxies(redis port: Int, database: Int) throws -> SluiceProcess {
-        let path = folder.url.appending(path: "sluice.yaml")
-        var text = try String(contentsOf: path, encoding: .utf8)
-        text = text.components(separatedBy: "\nadmin:")[0]
-        text = text.replacing("127.0.0.1:\(redis.port)/", with: "127.0.0.1:\(port)/")
-        if let postgres {
-            text = text.replacing("127.0.0.1:\(postgres.port)/", with: "127.0.0.1:\(database)/")
+        try another { text in
+            let text = text.replacing("127.0.0.1:\(redis.port)/", with: "127.0.0.1:\(port)/")
+            guard let postgres else { return text }
+            return text.replacing(
+                "127.0.0.1:\(postgres.port)/", with: "127.0.0.1:\(database)/")
         }
-        let other = folder.url.appending(path: "proxied")
+    }
+
+    /// A Sluice with the same configuration but for some change.
+    func another(_ change: (String) -> String) throws -> SluiceProcess {
+        let path = folder.url.appending(path: "sluice.yaml")
+        let text = try String(contentsOf: path, encoding: .utf8)
+        let other = folder.url.appending(path: "another")
         try FileManager.default.createDirectory(at: other, withIntermediateDirectories: true)
-        return try SluiceProcess(in: other, configuration: text)
+        return try SluiceProcess(
+            in: other, configuration: change(text.components(separatedBy: "\nadmin:")[0]))
     }
 
     /// What the running instance says.

@@ -117,4 +117,54 @@ struct LargeKeyTests {
         let duration = times.sorted()[times.count * 99 / 100]
         return Double(duration.components.attoseconds / 1_000_000_000_000) / 1_000
     }
+
+    @Test("a random attack on large keys leaves no difference", arguments: DatabaseKind.allCases)
+    func attack(kind: DatabaseKind) async throws {
+        let seed = CrashTests.seed
+        print("\(kind): seed \(seed)")
+        var random = SplitMix64(seed: seed)
+        let bench = try await Bench(
+            kind, redisOptions: ["--repl-backlog-size", "64mb"], interval: "50ms")
+        let client = try await bench.redis.connect()
+        func fill(_ name: String) async throws {
+            for start in stride(from: 0, to: 12_000, by: 1_000) {
+                let numbers = (start..<start + 1_000).map { "\($0)" }
+                try await client.send(["ZADD", "z:\(name)"] + numbers.flatMap { [$0, "m" + $0] })
+                try await client.send(["SADD", "s:\(name)"] + numbers)
+            }
+        }
+        for name in ["a", "b"] { try await fill(name) }
+        try bench.sluice.start()
+        for step in 0..<240 {
+            let (one, other) = (
+                ["a", "b", "c"][random.pick(0..<3)], ["a", "b", "c"][random.pick(0..<3)]
+            )
+            let number = "\(random.pick(0..<14_000))"
+            switch random.pick(0..<12) {
+            case 0: try await client.send("ZADD", "z:\(one)", number, "m" + number)
+            case 1: try await client.send("ZREM", "z:\(one)", "m" + number)
+            case 2: try await client.send("SADD", "s:\(one)", number)
+            case 3: try await client.send("SREM", "s:\(one)", number)
+            case 4: try await client.send("RENAME", "z:\(one)", "z:\(other)")
+            case 5: try await client.send("RENAME", "s:\(one)", "s:\(other)")
+            case 6: try await client.send("ZUNIONSTORE", "z:\(one)", "2", "z:a", "z:\(other)")
+            case 7: try await client.send("SDIFFSTORE", "s:\(one)", "s:a", "s:\(other)")
+            case 8:
+                try await client.send("ZREMRANGEBYRANK", "z:\(one)", "0", "\(random.pick(0..<50))")
+            case 9: try await client.send("COPY", "s:\(one)", "s:\(other)", "REPLACE")
+            case 10 where random.oneIn(4): try await client.send("DEL", "z:\(one)", "s:\(other)")
+            default: try await Task.sleep(for: .milliseconds(random.pick(1..<60)))
+            }
+            if random.oneIn(60) { try await fill(one) }
+            if step % 80 == 79 {
+                bench.sluice.stop(SIGKILL)
+                try bench.sluice.start()
+            }
+        }
+        let isFlushed = await Eventually.holds(within: .seconds(60)) {
+            (try? bench.sluice.command("flush"))?.code == 0
+        }
+        #expect(isFlushed, "seed \(seed) \(bench.sluice.log)")
+        try await bench.expectEqual("\(kind): seed \(seed)")
+    }
 }
