@@ -6,14 +6,16 @@ SECONDS_OF_CHAOS ?= 300
 SECONDS_OF_FUZZ ?= 60
 RANDOM_STEPS ?= 50000
 
-.PHONY: help demo test chaos fuzz random build lint format benchmark clean
+.PHONY: help demo test chaos fuzz memory random reliability build lint format benchmark clean
 
 help:
 	@echo "make demo       see it work (first build: 5 to 10 minutes, then 15 seconds)"
 	@echo "make test       pass all tests (first build: 5 to 10 minutes, then 5 minutes)"
 	@echo "make chaos      fail at random for 2 × 5 minutes (SECONDS_OF_CHAOS=300)"
 	@echo "make fuzz       feed each decoder with bad bytes for a minute (SECONDS_OF_FUZZ=60)"
+	@echo "make memory     hold the limit of memory with 5 million rows (10 minutes)"
 	@echo "make random     send random commands of all types, with crashes (RANDOM_STEPS=50000)"
+	@echo "make reliability  run the fault workloads in full, write docs/reliability.md (3 minutes)"
 	@echo "make lint       check the format"
 	@echo "make benchmark  measure beside redis-server, a replica and psql (5 minutes)"
 
@@ -49,6 +51,13 @@ fuzz:
 		env SLUICE_FUZZ_SECONDS=$(SECONDS_OF_FUZZ) \
 		$(SWIFT) test -c release --skip-build --no-parallel --filter FuzzTests
 
+memory:
+	@scripts/install-dependencies tests
+	@$(BUILD) --build-tests
+	@echo "Writing 2 × 5 million rows while the database is away (10 minutes) …"
+	@scripts/with-hint "the lines above say what grew" env SLUICE_MEMORY_ROWS=5000000 \
+		$(SWIFT) test -c release --skip-build --no-parallel --filter MemoryTests
+
 random:
 	@scripts/install-dependencies tests
 	@scripts/install-servers
@@ -57,6 +66,13 @@ random:
 	@scripts/with-hint "SLUICE_SEED=N repeats the commands of seed N" \
 		env SLUICE_STEPS=$(RANDOM_STEPS) \
 		$(SWIFT) test -c release --skip-build --no-parallel --filter VerifyTests/randomCommands
+
+reliability:
+	@scripts/install-dependencies tests
+	@$(BUILD) --build-tests
+	@echo "Running the fault workloads (3 minutes) …"
+	@scripts/with-hint "the lines above say what was lost" env SLUICE_RELIABILITY=1 \
+		$(SWIFT) test -c release --skip-build --no-parallel --filter ReliabilityTests
 
 build:
 	@scripts/install-dependencies

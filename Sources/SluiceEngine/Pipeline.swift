@@ -228,7 +228,10 @@ public actor Pipeline: Service {
             answerReconciler()
             guard let action = machine?.next(now: now) else { return }
             switch action {
-            case .commit(let batch): group.addTask { await self.commit(batch) }
+            case .commit(let batch):
+                group.addTask { await self.commit(batch) }
+                // What the buffer had no room for goes into the next.
+                processHeld()
             case .read(let items): group.addTask { await self.read(items) }
             case .scan(let database, let cursor, let match, let count):
                 group.addTask { await self.scan(database, cursor, match, count) }
