@@ -10,6 +10,9 @@ public struct Configuration: Hashable, Sendable {
         public var caFile: String?
         /// Whether key events may be turned on at the server.
         public var configures = true
+        /// Whether one byte less is acknowledged while another replica is attached, so that a
+        /// FAILOVER without a target never takes this instance for the best one.
+        public var holdsBack = false
 
         /// The number of the database that the address names, 0 if it names none.
         public var database: Int {

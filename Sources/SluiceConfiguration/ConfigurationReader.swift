@@ -4,13 +4,19 @@ internal import Yams
 /// Reads a configuration, and reports all mistakes at once.
 public struct ConfigurationReader {
     private let environment: [String: String]
+    private let readFile: (String) -> String?
     private let list = SectionReader.MistakeList()
 
     /// Creates a reader.
     ///
-    /// - Parameter environment: What `${NAME}` stands for.
-    public init(environment: [String: String]) {
+    /// - Parameters:
+    ///   - environment: What `${NAME}` stands for.
+    ///   - readFile: The contents of a file at a path, for which `${file:PATH}` stands.
+    public init(
+        environment: [String: String], readFile: @escaping (String) -> String? = { _ in nil },
+    ) {
         self.environment = environment
+        self.readFile = readFile
     }
 
     /// Reads a file's text.
@@ -81,6 +87,9 @@ public struct ConfigurationReader {
         configuration.redis.caFile = section.text("tls_ca_file")
         if let configures = section.boolean("configure") {
             configuration.redis.configures = configures
+        }
+        if let holdsBack = section.boolean("hold_back") {
+            configuration.redis.holdsBack = holdsBack
         }
         if let capture = section.text("capture"), capture != "replication" {
             let isPlanned = capture == "dirty-set" || capture == "tracking"
@@ -205,7 +214,7 @@ public struct ConfigurationReader {
         }
     }
 
-    /// Puts the environment's values in the place of `${NAME}`.
+    /// Puts the environment's values in the place of `${NAME}`, and files' in that of `${file:PATH}`.
     private func expand(_ text: String, _ section: SectionReader, _ name: String) -> String {
         var result = ""
         var rest = text[...]
@@ -213,7 +222,17 @@ public struct ConfigurationReader {
             result += rest[..<start.lowerBound]
             guard let end = rest[start.upperBound...].firstIndex(of: "}") else { break }
             let variable = String(rest[start.upperBound..<end])
-            if let value = environment[variable] {
+            if variable.hasPrefix("file:") {
+                let path = String(variable.dropFirst("file:".count))
+                if let contents = readFile(path) {
+                    // Editors end a file with a new line, and no secret has one.
+                    result += contents.trimmingSuffix(while: \.isNewline)
+                } else {
+                    section.mistake(
+                        name, "the file \(path) can't be read",
+                        hint: "does it exist, and may this user read it?")
+                }
+            } else if let value = environment[variable] {
                 result += value
             } else {
                 section.mistake(
@@ -249,5 +268,13 @@ enum Units {
         case "GB", "G": return number << 30
         default: return nil
         }
+    }
+}
+
+extension String {
+    fileprivate func trimmingSuffix(while isIn: (Character) -> Bool) -> Substring {
+        var end = endIndex
+        while end > startIndex, isIn(self[index(before: end)]) { end = index(before: end) }
+        return self[..<end]
     }
 }

@@ -203,6 +203,9 @@ public struct Batch: Sendable {
     public var revived: [DeadLetter] = []
     /// The loose rows, which replace those that are stored; nil when both are none.
     public var loose: [LooseRow]?
+    /// Whether rows that are put as the database has them are left alone, and the others counted:
+    /// what a baseline reads says so how much of it is another than before.
+    public var comparesPuts = false
     /// Whether rows are set aside even when most of a table's are refused.
     public var acceptsRefusals = false
 

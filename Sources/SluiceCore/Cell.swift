@@ -39,6 +39,17 @@ package struct FieldMap: Equatable {
 
     package init() {}
 
+    /// Creates a map of fields in any order, none of them twice.
+    init(_ fields: [(name: Bytes, value: Bytes)]) {
+        entries = fields.map { Entry(name: $0.name, value: $0.value) }
+        entries.sort { $0.name.precedes($1.name.span) }
+        for entry in entries { memory += Self.memory(of: entry) }
+    }
+
+    private static func memory(of entry: Entry) -> Int {
+        2 * 32 + entry.name.capacity + entry.value.capacity + 16
+    }
+
     package var isEmpty: Bool { entries.isEmpty }
 
     func forEach(_ visit: (_ name: Bytes, _ value: Bytes) -> Void) {
@@ -55,7 +66,7 @@ package struct FieldMap: Equatable {
             memory += entries[index].value.capacity
         } else {
             let entry = Entry(name: Bytes(copying: name), value: Bytes(copying: value))
-            memory += 2 * 32 + entry.name.capacity + entry.value.capacity + 16
+            memory += Self.memory(of: entry)
             entries.insert(entry, at: index)
         }
     }

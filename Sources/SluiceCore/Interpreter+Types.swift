@@ -123,13 +123,19 @@ extension Interpreter {
         guard arguments.count >= 4 else { return }
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .hash, key, at: offset),
-            let row = row(table, key, at: offset), buffer.beginMerge(table, row)
+            let row = row(table, key, at: offset)
         else { return }
+        let isMerged = buffer.beginMerge(table, row)
+        guard isMerged || buffer.isScanningFields(table, row) else { return }
         var index = 2
         while index + 1 < arguments.count {
             let field = bytes.extracting(arguments[index])
             let value = bytes.extracting(arguments[index + 1])
-            buffer.setField(table, row, field, to: value)
+            if isMerged {
+                buffer.setField(table, row, field, to: value)
+            } else {
+                buffer.noteField(table, row, field, Bytes(copying: value))
+            }
             index += 2
         }
     }
@@ -146,7 +152,7 @@ extension Interpreter {
         let column = buffer.fieldColumn(table, field)
         let isAddable = column.map { mappings[table].values[$0].type == .integer }
         guard let delta = Number.integer(bytes.extracting(arguments[3])),
-            isAddable ?? (mappings[table].rest == nil)
+            isAddable ?? (mappings[table].rest == nil), !buffer.isScanningFields(table, row)
         else { return buffer.makeOpaque(table, row) }
         // Only the adds of strings are counted for rows that are not known.
         buffer.unspare(table, row)
@@ -164,6 +170,14 @@ extension Interpreter {
             let row = row(table, key, at: offset)
         else { return }
         if buffer.mayFieldsExpire { emptied = (Bytes(copying: key), offset) }
+        if buffer.isScanningFields(table, row) {
+            // It may empty the hash, and with it goes the deadline that the last page had.
+            if buffer.isFieldScanComplete(table, row) { return buffer.makeOpaque(table, row) }
+            for index in 2..<arguments.count {
+                buffer.noteField(table, row, bytes.extracting(arguments[index]), nil)
+            }
+            return
+        }
         // An empty hash is no key, and nothing in the stream says so: the row must be read unless
         // it is known to have another field.
         guard buffer.isKnown(table, row) else { return buffer.makeOpaque(table, row) }

@@ -100,6 +100,7 @@ extension PipelineMachine {
         let rows = interpreter.buffer.cut(at: processed.offset)
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
+        let isOfBaseline = baseline.isRunning
         if gap == nil, baseline.ends(at: processed.offset) { baseline.phase = .done }
         let sweepsDoubtful = sweepsDoubtful
         closeReconciliation()
@@ -109,6 +110,7 @@ extension PipelineMachine {
         setReadsUnknown()
 
         var batch = Batch(from: committed, to: to)
+        batch.comparesPuts = isOfBaseline
         batch.tables = rows.tables
         for index in batch.tables.indices { batch.tables[index].sweepsDoubtful = sweepsDoubtful }
         batch.deadLetters = rows.deadLetters
@@ -146,8 +148,16 @@ extension PipelineMachine {
         startBaseline()
     }
 
+    mutating func setReadsUnknown() {
+        for table in interpreter.mappings.indices {
+            interpreter.buffer.tables[table].readsUnknown =
+                baseline.isRunning || strays.contains(interpreter.mappings[table].name)
+        }
+    }
+
     mutating func startBaseline() {
         counters.missing = 0
+        counters.baselineChanges = 0
         stopReconciling("the stream had a gap, and every key is read again")
         baseline.start()
     }
@@ -166,13 +176,17 @@ extension PipelineMachine {
         if isScanning, isMemoryFull {
             guard flight == nil, interpreter.buffer.dirtyCount == 0 else { return nil }
             forgetClean()
+            if isMemoryFull { interpreter.buffer.keepLargestFieldScan() }
             if isMemoryFull { return nil }
         }
         var items: [RowBuffer.Opaque] = []
         var weight = 0
-        while weight < policy.readsMax, let item = interpreter.buffer.nextToRead() {
+        while weight < policy.readsMax, var item = interpreter.buffer.nextToRead() {
+            if let row = item.row {
+                item.isContinuation = interpreter.buffer.isScanningFields(item.table, row)
+            }
             items.append(item)
-            weight += item.row == nil ? policy.pageWeight : 1
+            weight += item.row == nil || item.isContinuation ? policy.pageWeight : 1
         }
         guard !items.isEmpty else { return nil }
         reading = items

@@ -14,6 +14,7 @@ extension PipelineMachine {
         counters.commits += 1
         counters.rows += flight.rows
         counters.setAside += outcome.refused.count
+        counters.baselineChanges += outcome.changed
         for letter in outcome.refused { interpreter.refuse(letter) }
     }
 
@@ -40,6 +41,7 @@ extension PipelineMachine {
             interpreter.buffer.apply(result, to: item, at: offset, until: until)
         }
         interpreter.buffer.resolveMissing(processed: processed.offset)
+        interpreter.buffer.finishFieldScans(processed: processed.offset)
         if baseline.isRunning {
             counters.baselineReads += items.count
             // What is read once all keys were found is covered by the loose rows of the last cut.
@@ -166,7 +168,7 @@ extension Interpreter {
             if mappings[table].isOneRowPerKey {
                 let row = Int(buffer.tables[table].keys[slot].first)
                 let state = buffer.tables[table].rows[row]
-                let isKnown = [.value, .absent, .missing].contains(state.shape)
+                let isKnown = [.value, .absent, .missing, .opaque].contains(state.shape)
                 // One that outlived its key is told by the stream how it comes back.
                 let kept = buffer.tables[table].kept[Int32(row)] ?? .ended
                 if isKnown || kept != .ended { continue }

@@ -125,6 +125,7 @@ public struct PipelineMachine: ~Copyable {
             hasClosed = stored.checkpoint.isBaselineDone
         }
         interpreter = Interpreter(mappings: mappings, seed: seed)
+        interpreter.buffer.fieldScanMemoryMax = policy.fieldScanMemoryMax
         baseline = Baseline(mappings: mappings)
         if processed != nil, !committed.isBaselineDone {
             strays = []
@@ -287,7 +288,10 @@ public struct PipelineMachine: ~Copyable {
 
     /// Notes that the commands that had arrived were taken.
     public mutating func chunkReceived(now: Duration) {
-        if let processed { interpreter.buffer.resolveMissing(processed: processed.offset) }
+        if let processed {
+            interpreter.buffer.resolveMissing(processed: processed.offset)
+            interpreter.buffer.finishFieldScans(processed: processed.offset)
+        }
         if dirtySince == nil,
             interpreter.buffer.dirtyCount > 0 || interpreter.buffer.opaqueCount > 0
         {
@@ -295,13 +299,6 @@ public struct PipelineMachine: ~Copyable {
         }
         // Another `SELECT` of the database may have changed what a swap's position says.
         if isSwap { gap = processed }
-    }
-
-    mutating func setReadsUnknown() {
-        for table in interpreter.mappings.indices {
-            interpreter.buffer.tables[table].readsUnknown =
-                baseline.isRunning || strays.contains(interpreter.mappings[table].name)
-        }
     }
 
     // MARK: The link

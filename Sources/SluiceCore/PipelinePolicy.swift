@@ -40,6 +40,8 @@ public struct PipelinePolicy: Hashable, Sendable {
     var bufferMemoryMax: Int { memoryMax / 2 }
     /// What the buffer may take with values that need not be written.
     var cleanMemoryMax: Int { bufferMemoryMax / 4 * 3 }
+    /// What one hash may take while it is read page by page: it is written at once.
+    var fieldScanMemoryMax: Int { bufferMemoryMax / 2 }
     /// What one transaction of Redis may take before it ends: reading can't stop inside it.
     var transactionMemoryMax: Int { memoryMax / 2 }
 }
@@ -58,6 +60,8 @@ public struct PipelineCounters: Hashable, Sendable, Codable {
     public var reads = 0
     /// Rows and keys read for a baseline.
     public var baselineReads = 0
+    /// Rows that the last baseline found otherwise in Redis than in the database.
+    public var baselineChanges = 0
     /// Rows committed newer than their cut.
     public var looseRows = 0
     /// Rows set aside.

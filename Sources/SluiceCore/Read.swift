@@ -10,6 +10,8 @@ public struct ReadItem: Hashable, Sendable {
         case fields([Bytes])
         /// A page of a set or sorted set, from a cursor, of about so many members.
         case members(cursor: Bytes, count: Int)
+        /// A page of a hash's fields, from a cursor, of about so many.
+        case fieldPage(cursor: Bytes, count: Int)
         /// A page of a stream, from after this identifier, or from its start when empty.
         case entries(after: Bytes)
     }
@@ -47,7 +49,7 @@ public enum ReadValue: Hashable, Sendable {
     case single(Bytes)
     /// Fields and values, or members and scores, in turn; for sets and lists, the elements.
     case elements([Bytes])
-    /// Members, and the scores of a sorted set in turn; and where the next page begins, `0` if this is
+    /// Members, and the scores of a sorted set or the values of a hash in turn; and where the next page begins, `0` if this is
     /// the last.
     case page([Bytes], next: Bytes)
     /// Stream entries.

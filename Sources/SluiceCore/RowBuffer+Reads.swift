@@ -8,7 +8,8 @@ extension RowBuffer {
             switch mapping.type {
             case .stream: .entries(after: key.cursor)
             case .hash where mapping.rest == nil: .fields(mapping.fields)
-            case .string, .hash, .list: .key
+            case .hash: fieldTarget(opaque.table, opaque.row, pageMembers: pageMembers)
+            case .string, .list: .key
             case .set, .sortedSet:
                 if let row = opaque.row {
                     .member(table.rows[row].member)
@@ -37,9 +38,15 @@ extension RowBuffer {
     mutating func apply(
         _ result: ReadResult, to opaque: Opaque, at offset: Int64, until: Int64,
     ) {
-        if result.isMissing(isFirst: tables[opaque.table].keys[opaque.key].cursor.isEmpty),
-            tables[opaque.table].mapping.needsCause
-        {
+        // It was begun anew meanwhile, so this is the end of something else.
+        if opaque.isContinuation, let row = opaque.row, !isScanningFields(opaque.table, row) {
+            return returnToRead(opaque)
+        }
+        let isFirst =
+            tables[opaque.table].keys[opaque.key].cursor.isEmpty
+            && !(opaque.row.map { isScanningFields(opaque.table, $0) } ?? false)
+        let isMissing = result.isMissing(isFirst: isFirst)
+        if isMissing, tables[opaque.table].mapping.needsCause {
             missingUntil = max(missingUntil, until)
             missing.append(opaque)
             readOffsetMax = max(readOffsetMax, until)
@@ -50,19 +57,21 @@ extension RowBuffer {
         if mapping.type == .stream {
             applyEntries(result, opaque, at: offset)
         } else if let row = opaque.row {
-            applyRow(result, opaque.table, row, at: offset)
+            applyRow(
+                result, opaque.table, row, isMissing: isMissing, at: offset, until: until)
         } else {
             applyMembers(result, opaque.table, opaque.key, at: offset)
         }
     }
 
     private mutating func applyRow(
-        _ result: ReadResult, _ table: Int, _ row: Int, at offset: Int64,
+        _ result: ReadResult, _ table: Int, _ row: Int, isMissing: Bool, at offset: Int64,
+        until: Int64,
     ) {
         guard tables[table].rows[row].shape == .opaque else { return }
         let isSpared = tables[table].rows[row].flags.contains(.spared)
         let delta = tables[table].spared[Int32(row)]
-        switch result.value {
+        switch isMissing ? .missing : result.value {
         case .missing where tables[table].mapping.needsCause:
             tables[table].rows[row].shape = .missing
         case .missing where tables[table].rows[row].flags.contains(.swept):
@@ -94,8 +103,15 @@ extension RowBuffer {
         case .elements(let elements):
             beginPut(table, row)
             putElements(elements, table, row)
-        case .entries, .page:
-            preconditionFailure("a row is not read page by page")
+        case .page(let elements, let next)
+        where isScanningFields(table, row) || next != Baseline.firstCursor:
+            return applyFieldPage(
+                elements, next: next, table, row, result.deadline, at: offset, until: until)
+        case .page(let elements, _):
+            beginPut(table, row)
+            putElements(elements, table, row)
+        case .entries:
+            preconditionFailure("a row is no stream")
         }
         if tables[table].rows[row].shape == .value, let column = tables[table].mapping.deadline {
             tables[table].set(row, column, result.deadline.map(Cell.integer) ?? .null)

@@ -109,6 +109,7 @@ extension RowBuffer {
     /// Begins anew with all such keys: a cursor means something only to the server that gave it.
     mutating func restartScans() {
         guard scanCount > 0 else { return }
+        restartFieldScans()
         for table in tables.indices {
             for key in tables[table].keys.indices { restartScan(table, key) }
         }

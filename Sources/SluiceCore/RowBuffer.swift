@@ -8,6 +8,8 @@ struct RowBuffer: ~Copyable {
         let table: Int
         let key: Int
         let row: Int?
+        /// Whether it goes on with a hash of which a part was read.
+        var isContinuation = false
     }
 
     var tables: [TableBuffer]
@@ -26,6 +28,8 @@ struct RowBuffer: ~Copyable {
     var looseOffsetMax = Int64.min
     /// Rows that went before their last state could be read.
     var vanished = 0
+    /// The memory that one hash may take while it is read page by page, in bytes.
+    var fieldScanMemoryMax = Int.max
     /// Whether fields of hashes may have deadlines, so that a hash may be emptied by them.
     var mayFieldsExpire = false
     /// Rows that stayed because nobody knows why their key went.
@@ -179,6 +183,8 @@ struct RowBuffer: ~Copyable {
                 return spare(table, row)
             }
             tables[table].rows[row].shape = .update
+        case .opaque where isScanningFields(table, row):
+            return noteDeadline(table, row, milliseconds)
         case .absent, .opaque, .missing: return
         case .update, .merge, .value: break
         }
@@ -210,6 +216,7 @@ struct RowBuffer: ~Copyable {
     mutating func makeOpaque(_ table: Int, _ row: Int) {
         guard tables[table].rows[row].shape != .opaque else {
             tables[table].rows[row].flags.remove(.swept)
+            restartFieldScan(table, row)
             return
         }
         leaveOpaque(table, row)
@@ -304,7 +311,11 @@ struct RowBuffer: ~Copyable {
     @inline(__always)
     mutating func leaveOpaque(_ table: Int, _ row: Int) {
         let shape = tables[table].rows[row].shape
-        if shape == .opaque || shape == .missing { opaqueCount -= 1 }
+        guard shape == .opaque || shape == .missing else { return }
+        opaqueCount -= 1
+        if !tables[table].fieldScans.isEmpty || !tables[table].fieldScanRestarts.isEmpty {
+            endFieldScan(table, row)
+        }
     }
 
     mutating func leaveOpaque(_ table: Int, key: Int) {

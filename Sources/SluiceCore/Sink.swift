@@ -19,10 +19,13 @@ public struct StoredState: Sendable {
 public struct BatchOutcome: Hashable, Sendable {
     /// Rows that the database refused; they are dead letters now, and the rest is committed.
     public let refused: [DeadLetter]
+    /// Rows that were put with other values than the database had, where that was asked for.
+    public let changed: Int
 
     /// Creates an outcome.
-    public init(refused: [DeadLetter] = []) {
+    public init(refused: [DeadLetter] = [], changed: Int = 0) {
         self.refused = refused
+        self.changed = changed
     }
 }
 

@@ -15,6 +15,10 @@ struct TableBuffer {
     var isWiped = false
     /// What was added to rows that are read, in case they outlived their keys.
     var spared: [Int32: Spared] = [:]
+    /// Hashes that are read page by page.
+    var fieldScans: [Int32: FieldScan] = [:]
+    /// How often such a reading began anew.
+    var fieldScanRestarts: [Int32: Int] = [:]
 
     var keys: [Key] = []
     var rows: [Row] = []

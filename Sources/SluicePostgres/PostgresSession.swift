@@ -223,7 +223,7 @@ final class PostgresSession {
         try writer.apply(batch)
         try store(batch, refused: writer.refusals.letters)
         try connection.run("COMMIT")
-        return BatchOutcome(refused: writer.refusals.letters)
+        return BatchOutcome(refused: writer.refusals.letters, changed: writer.changed)
     }
 
     /// Moves the position; false when it was moved by an earlier attempt with the same batch.

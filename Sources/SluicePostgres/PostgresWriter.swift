@@ -12,6 +12,8 @@ struct PostgresWriter {
     private let mappings: [TableMapping]
     private let kept: PostgresKept
     private(set) var refusals: Refusals
+    /// Rows that were put with other values than the table had, where that was asked for.
+    private(set) var changed = 0
 
     init(
         connection: PostgresConnection, source: String, mappings: [TableMapping],
@@ -38,7 +40,9 @@ struct PostgresWriter {
             let changes = plan.changes
             tables.append(changes)
             let put = WriteTarget(changes, mapping, .put)
-            try run(statements.put, changes.puts, put, time: time)
+            let changed = try run(
+                statements.put(ifDifferent: batch.comparesPuts), changes.puts, put, time: time)
+            if batch.comparesPuts { self.changed += changed }
             for merge in changes.merges {
                 let target = WriteTarget(changes, mapping, merge)
                 try run(statements.merge(merge), merge.rows, target, time: time)
@@ -118,16 +122,19 @@ struct PostgresWriter {
         }
     }
 
+    @discardableResult
     private mutating func run(
         _ sql: String, _ rows: RowSet, _ target: WriteTarget, more: [ColumnVector] = [],
         time: Bool,
-    ) throws(SinkError) {
+    ) throws(SinkError) -> Int {
         var start = 0
+        var changed = 0
         while start < rows.count {
             let end = chunkEnd(rows, from: start)
-            try run(sql, rows, start..<end, target, more, time)
+            changed += try run(sql, rows, start..<end, target, more, time)
             start = end
         }
+        return changed
     }
 
     private func chunkEnd(_ rows: RowSet, from start: Int) -> Int {

@@ -143,6 +143,8 @@ package final class KeyReader: Sendable {
         case (_, .members(let cursor, let count)):
             let scan = item.type == .sortedSet ? "ZSCAN" : "SSCAN"
             value = command(scan, cursor, Array("COUNT".utf8), Array("\(count)".utf8))
+        case (_, .fieldPage(let cursor, let count)):
+            value = command("HSCAN", cursor, Array("COUNT".utf8), Array("\(count)".utf8))
         case (_, .fields(let fields)):
             // No field may be there in a hash of others; and without columns only that it is there.
             let size = command("HLEN")
@@ -190,7 +192,7 @@ package final class KeyReader: Sendable {
 
     private static func read(_ value: RESPValue, _ item: ReadItem) -> ReadValue {
         if case .error = value { return .wrongType }
-        if case .members = item.target {
+        if item.isPageOfElements {
             guard let parts = value.elements, parts.count == 2, let next = parts[0].bytes,
                 let elements = parts[1].elements
             else { return .missing }
@@ -283,4 +285,14 @@ package struct ReadAnswer: Sendable {
 package struct StreamPlace: Hashable, Sendable {
     package let offset: Int64
     package let history: ReplicationID
+}
+
+extension ReadItem {
+    /// Whether the answer is a cursor with elements.
+    fileprivate var isPageOfElements: Bool {
+        switch target {
+        case .members, .fieldPage: true
+        default: false
+        }
+    }
 }

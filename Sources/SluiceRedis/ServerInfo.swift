@@ -24,6 +24,8 @@ public struct ServerInfo: Hashable, Sendable {
     public var history: ReplicationID? { fields["master_replid"].map { ReplicationID($0) } }
     /// The present offset, in bytes of the stream.
     public var offset: Int64? { fields["master_repl_offset"].flatMap(Int64.init) }
+    /// How many replicas are attached, this one included.
+    public var replicaCount: Int { fields["connected_slaves"].flatMap(Int.init) ?? 0 }
     /// Whether the server is Valkey.
     public var isValkey: Bool {
         fields["server_name"] == "valkey" || fields["valkey_version"] != nil

@@ -27,7 +27,10 @@ public struct TableStatements: Sendable {
     // MARK: Writing
 
     /// Writes whole rows.
-    public var put: String {
+    public var put: String { put(ifDifferent: false) }
+
+    /// Writes whole rows, or only those that differ from what the table has.
+    public func put(ifDifferent: Bool) -> String {
         let columns = mapping.values
         var updates = columns.map { column in
             let name = Dialect.quote(column.name)
@@ -35,7 +38,19 @@ public struct TableStatements: Sendable {
         }
         if let settledAt { updates.append("\(settledAt) = excluded.\(settledAt)") }
         if let mark { updates.append("\(mark) = NULL") }
-        return insert(columns, updates)
+        let put = insert(columns, updates)
+        guard ifDifferent else { return put }
+        guard !columns.isEmpty || mark != nil else { return insert(columns, []) }
+        let differs = dialect == .sqlite ? "IS NOT" : "IS DISTINCT FROM"
+        var conditions = columns.map { column in
+            let name = Dialect.quote(column.name)
+            // PostgreSQL compares jsonb, and a table of one's own may have json.
+            let (old, new) = ("\(table).\(name)", "excluded.\(name)")
+            let isJSON = dialect == .postgres && column.type == .json
+            return isJSON ? "\(old)::jsonb \(differs) \(new)::jsonb" : "\(old) \(differs) \(new)"
+        }
+        if let mark { conditions.append("\(table).\(mark) IS NOT NULL") }
+        return put + " WHERE " + conditions.joined(separator: " OR ")
     }
 
     /// Appends rows that are not there.

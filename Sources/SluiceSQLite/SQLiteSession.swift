@@ -216,7 +216,7 @@ final class SQLiteSession: Sendable {
                 refusals: Refusals(acceptsAll: batch.acceptsRefusals, known: batch.revived))
             try writer.apply(batch)
             try store(batch, refused: writer.refusals.letters, now, database)
-            return BatchOutcome(refused: writer.refusals.letters)
+            return BatchOutcome(refused: writer.refusals.letters, changed: writer.changed)
         }
     }
 
@@ -300,33 +300,21 @@ final class SQLiteSession: Sendable {
 
     // MARK: Errors
 
-    /// What to do about SQLite's codes. Source: https://www.sqlite.org/rescode.html.
     static func sinkError(_ error: any Error) -> SinkError {
         guard let error = error as? DatabaseError else {
             return SinkError(.halt, code: "sqlite", "\(error)")
         }
-        let code = "sqlite.\(error.extendedResultCode.rawValue)"
-        let message = "SQLite: \(error.message ?? "no message")"
-        switch error.resultCode {
-        case .SQLITE_BUSY, .SQLITE_LOCKED, .SQLITE_IOERR, .SQLITE_FULL, .SQLITE_NOMEM,
-            .SQLITE_INTERRUPT, .SQLITE_PROTOCOL:
-            return SinkError(.retry, code: code, message)
-        case .SQLITE_CANTOPEN:
-            return SinkError(
-                .halt, code: code, message,
-                hint: "does the folder exist, and may this user write in it?",
-            )
-        default: return SinkError(.halt, code: code, message)
-        }
+        let code = error.resultCode
+        return SinkError(
+            SQLiteCodes.response(to: code.rawValue),
+            code: "sqlite.\(error.extendedResultCode.rawValue)",
+            "SQLite: \(error.message ?? "no message")",
+            hint: code == .SQLITE_CANTOPEN
+                ? "does the folder exist, and may this user write in it?" : nil)
     }
 
     /// Whether a statement failed because of the row it was given.
     static func isRefusal(_ error: DatabaseError) -> Bool {
-        switch error.resultCode {
-        case .SQLITE_CONSTRAINT, .SQLITE_MISMATCH, .SQLITE_TOOBIG, .SQLITE_RANGE: true
-        // Functions on JSON and triggers that RAISE say no more than "error".
-        case .SQLITE_ERROR: (error.message ?? "").contains("JSON")
-        default: false
-        }
+        SQLiteCodes.isRefusal(error.resultCode.rawValue, message: error.message ?? "")
     }
 }

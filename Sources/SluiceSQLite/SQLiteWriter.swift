@@ -10,6 +10,8 @@ struct SQLiteWriter {
     let source: String
     let now: String
     private(set) var refusals: Refusals
+    /// Rows that were put with other values than the table had, where that was asked for.
+    private(set) var changed = 0
 
     init(
         database: Database, source: String, mappings: [TableMapping], now: String,
@@ -37,7 +39,13 @@ struct SQLiteWriter {
             let changes = plan.changes
             tables.append(changes)
             let put = WriteTarget(changes, mapping, .put)
-            try run(statements.put, changes.puts, put, time: statements.takesTime)
+            let compares = batch.comparesPuts
+            try run(
+                statements.put(ifDifferent: compares), changes.puts, put,
+                time: statements.takesTime
+            ) { writer, _ in
+                if compares { writer.changed += writer.database.changesCount }
+            }
             for merge in changes.merges {
                 let target = WriteTarget(changes, mapping, merge)
                 try run(statements.merge(merge), merge.rows, target, time: statements.takesTime)

@@ -59,6 +59,9 @@ public final class PostgresServer: Sendable {
         box.process = nil
     }
 
+    /// Whether the server runs.
+    public var isRunning: Bool { box.process?.isRunning ?? false }
+
     /// Sends a signal to the server.
     public func signal(_ signal: Int32) { box.process?.kill(signal) }
 

@@ -33,8 +33,10 @@ struct CommonOptions: ParsableArguments {
             throw Sysexits.noInput
         }
         do {
-            return try ConfigurationReader(environment: ProcessInfo.processInfo.environment)
-                .read(String(decoding: data, as: UTF8.self), file: config)
+            let reader = ConfigurationReader(environment: ProcessInfo.processInfo.environment) {
+                FileManager.default.contents(atPath: $0).map { String(decoding: $0, as: UTF8.self) }
+            }
+            return try reader.read(String(decoding: data, as: UTF8.self), file: config)
         } catch {
             Terminal.complain("\(error)")
             throw Sysexits.configuration

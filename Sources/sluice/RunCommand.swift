@@ -36,6 +36,7 @@ struct RunCommand: AsyncParsableCommand {
             endpoint: endpoint, sink: configuration.sink(), mappings: configuration.tables,
             policy: configuration.policy, group: group,
             configuresRedis: configuration.redis.configures,
+            holdsBack: configuration.redis.holdsBack,
             retryAfter: configuration.retryAfter,
             showBaseline: isatty(STDERR_FILENO) == 1 ? Terminal.showBaseline : nil, logger: logger)
         let admin = AdminServer(

@@ -37,6 +37,19 @@ struct ConfigurationReaderTests {
         #expect(configuration.tables.map(\.database) == [number, 9])
     }
 
+    @Test("a secret may come from a file, of which the last line's end is no part")
+    func files() throws {
+        let text = """
+            redis: { url: 'redis://u:${file:/run/a}@h' }
+            tables: { a: { keys: 'k:<i>', set: { member: m } } }
+            """
+        let reader = ConfigurationReader(environment: [:]) { $0 == "/run/a" ? "s3cret\n" : nil }
+        #expect(try reader.read(text, file: "f").redis.url == "redis://u:s3cret@h")
+        let mistakes = Self.mistakes(text)
+        #expect(mistakes.count == 1)
+        #expect(mistakes[0].contains("the file /run/a can't be read"))
+    }
+
     @Test("every setting but the tables has a default")
     func defaults() throws {
         let configuration = try Self.read(

@@ -60,24 +60,26 @@ final class Bench: @unchecked Sendable {
     let sluice: SluiceProcess
     let configuration: Configuration
     private let kind: DatabaseKind
-    private var path: String { folder.url.appending(path: "test.db").path }
+    private let path: String
 
     init(
         _ kind: DatabaseKind, tables: String = Bench.tables, redisOptions: [String] = [],
         interval: String = "100ms", databaseOptions: String = "",
-        server: ServerKind = ServerKind.supported[0],
+        server: ServerKind = ServerKind.supported[0], databaseFolder: URL? = nil,
+        redisSettings: String = "",
     ) async throws {
         self.kind = kind
         folder = try TemporaryFolder("sluice-test")
         redis = try await RedisServer(
             in: folder.url, program: [server.program], options: redisOptions)
-        postgres = kind == .postgres ? try await PostgresServer(in: folder.url) : nil
-        let database = folder.url.appending(path: "test.db").path
+        postgres =
+            kind == .postgres ? try await PostgresServer(in: databaseFolder ?? folder.url) : nil
+        path = (databaseFolder ?? folder.url).appending(path: "test.db").path
         let yaml = """
             redis:
-              url: redis://127.0.0.1:\(redis.port)/0
+              url: redis://127.0.0.1:\(redis.port)/0\(redisSettings)
             database:
-              url: \(postgres?.url ?? "sqlite:\(database)")\(databaseOptions)
+              url: \(postgres?.url ?? "sqlite:\(path)")\(databaseOptions)
             sync:
               interval: \(interval)
 

@@ -275,4 +275,28 @@ struct GuaranteeTests {
         #expect(try await again.send("WAIT", "1", "20000") == ["1"])
         try await bench.expectEqual()
     }
+
+    @Test("a FAILOVER without a target takes the real replica, when a byte is held back")
+    func holdBack() async throws {
+        let bench = try await Bench(.sqlite, redisSettings: "\n  hold_back: true")
+        let replica = try await RedisServer(
+            in: bench.folder.url, options: ["--replicaof", "127.0.0.1", "\(bench.redis.port)"])
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let isAttached = await Eventually.holds {
+            (try? await client.send("WAIT", "2", "100")) == ["2"]
+        }
+        #expect(isAttached, "\(bench.sluice.log)")
+        for number in 0..<20 {
+            try await client.send("INCR", "c:a")
+            #expect(try await client.send("WAIT", "2", "3000") == ["2"])
+            #expect(try bench.number("SELECT value FROM counters") == number + 1)
+        }
+        #expect(try await client.send("FAILOVER", "TIMEOUT", "10000") == ["OK"])
+        let other = try await replica.connect()
+        let isMaster = await Eventually.holds {
+            (try? await other.send("ROLE").first) == "master"
+        }
+        #expect(isMaster, "\(bench.sluice.log)")
+    }
 }

@@ -6,6 +6,8 @@ import Testing
 @Suite("Large keys", .serialized)
 struct LargeKeyTests {
     static let members = Int(ProcessInfo.processInfo.environment["SLUICE_MEMBERS"] ?? "") ?? 200_000
+    /// The fields of a hash that becomes one JSON object, which has to fit the buffer.
+    static let fields = min(members, 50_000)
     /// The longest that Redis may be busy with anything that Sluice asks, in microseconds.
     static let slowMicroseconds = 50_000
 
@@ -22,6 +24,10 @@ struct LargeKeyTests {
           sessions:
             keys: "session:<id>"
             hash: { user_id: integer, last_seen: timestamp }
+          carts:
+            keys: "cart:<id>"
+            hash: { owner: integer }
+            rest: items
           queues:
             keys: "l:<name>"
             list: { items: json }
@@ -99,6 +105,9 @@ struct LargeKeyTests {
                 ["ZADD", "z:old"] + range.flatMap { ["\($0 % 777)", "p\($0)"] },
                 ["SADD", "s:old"] + range.map { "m\($0)" },
                 ["HSET", "session:1"] + range.flatMap { ["f\($0)", "\($0)"] },
+                ["HSET", "cart:1"]
+                    + range.filter { $0 < Self.fields }.flatMap { ["f\($0)", "\($0)"] }
+                    + ["owner", "7"],
                 ["RPUSH", "l:old"] + range.filter { $0 < 100_000 }.map { "\($0)" } + ["end"],
             ])
         }

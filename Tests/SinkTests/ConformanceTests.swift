@@ -54,6 +54,47 @@ struct ConformanceTests {
     }
 }
 
+@Suite("What a database's codes mean")
+struct CodeTests {
+    enum Meaning { case refusal, retry, halt }
+
+    @Test(
+        "PostgreSQL's states: the row is refused, it passes, or a person must act",
+        arguments: [
+            ("22P02", Meaning.refusal), ("22003", .refusal), ("22021", .refusal),
+            ("23502", .refusal), ("23503", .refusal), ("23505", .refusal), ("23514", .refusal),
+            ("23P01", .refusal), ("44000", .refusal), ("54000", .refusal), ("P0001", .refusal),
+            ("21000", .refusal),
+            ("08000", .retry), ("08006", .retry), ("25006", .retry), ("25P03", .retry),
+            ("40001", .retry), ("40P01", .retry), ("53100", .retry), ("53200", .retry),
+            ("53300", .retry), ("55P03", .retry), ("57014", .retry), ("57P01", .retry),
+            ("57P03", .retry), ("58030", .retry),
+            ("28P01", .halt), ("3D000", .halt), ("42501", .halt), ("42P01", .halt),
+            ("42703", .halt), ("0A000", .halt), ("XX000", .halt),
+        ])
+    func postgres(state: String, meaning: Meaning) {
+        let error = PostgresCodes.error(state: state, message: "m")
+        #expect(PostgresCodes.isRefusal(error) == (meaning == .refusal))
+        if meaning != .refusal { #expect(error.response == (meaning == .retry ? .retry : .halt)) }
+    }
+
+    @Test(
+        "SQLite's codes: the row is refused, it passes, or a person must act",
+        arguments: [
+            (Int32(18), Meaning.refusal), (19, .refusal), (20, .refusal), (25, .refusal),
+            (5, .retry), (6, .retry), (7, .retry), (9, .retry), (10, .retry), (13, .retry),
+            (15, .retry),
+            (1, .halt), (3, .halt), (8, .halt), (11, .halt), (14, .halt), (23, .halt), (26, .halt),
+        ])
+    func sqlite(code: Int32, meaning: Meaning) {
+        #expect(SQLiteCodes.isRefusal(code, message: "") == (meaning == .refusal))
+        if meaning != .refusal {
+            #expect(SQLiteCodes.response(to: code) == (meaning == .retry ? .retry : .halt))
+        }
+        #expect(SQLiteCodes.isRefusal(1, message: "malformed JSON"))
+    }
+}
+
 @Suite("Dead letters as rows")
 struct RestoredLettersTests {
     private static let mapping = TableMapping(

@@ -152,10 +152,11 @@ public struct ModelRedis {
         let key = String(decoding: item.key, as: UTF8.self)
         let keyspace = databases[database]
         guard let value = keyspace.values[key] else {
-            if case .members = item.target {
+            switch item.target {
+            case .members, .fieldPage:
                 return ReadResult(value: .page([], next: Array("0".utf8)))
+            default: return ReadResult(value: .missing)
             }
-            return ReadResult(value: .missing)
         }
         return ReadResult(
             value: read(value, item),
@@ -166,6 +167,10 @@ public struct ModelRedis {
     private func read(_ value: Value, _ item: ReadItem) -> ReadValue {
         switch (value, item.type, item.target) {
         case (.string(let text), .string, _): .single(Array(text.utf8))
+        case (.hash(let fields), .hash, .fieldPage(let cursor, let count)):
+            Self.page(fields.keys.sorted(), cursor, count) { field in
+                [Array(field.utf8), Array((fields[field] ?? "").utf8)]
+            }
         case (.hash(let fields), .hash, _):
             .elements(
                 fields.sorted { $0.key < $1.key }
