@@ -10,6 +10,10 @@ enum Metrics {
                 "sluice_lag_seconds", "gauge", "Age of the oldest write not committed",
                 status.lagSeconds
             ),
+            (
+                "sluice_marks_in_flight", "gauge", "Marks of the dirty set taken and not cleared",
+                Double(status.marksInFlight)
+            ),
             ("sluice_dirty_rows", "gauge", "Rows waiting to be written", Double(status.dirtyRows)),
             ("sluice_opaque_rows", "gauge", "Rows waiting to be read", Double(status.opaqueRows)),
             (

@@ -10,6 +10,8 @@ public struct Configuration: Hashable, Sendable {
         public var caFile: String?
         /// Whether key events may be turned on at the server.
         public var configures = true
+        /// How Redis says what changed.
+        public var capture = Capture.replication
         /// Whether one byte less is acknowledged while another replica is attached, so that a
         /// FAILOVER without a target never takes this instance for the best one.
         public var holdsBack = false
@@ -39,6 +41,8 @@ public struct Configuration: Hashable, Sendable {
         case postgres(url: String)
     }
 
+    /// How often every key is read anew with `capture: tracking`.
+    public var auditInterval = Duration.seconds(21_600)
     /// The name under which the position is stored in the database.
     public var name = "default"
     /// Where changes come from.

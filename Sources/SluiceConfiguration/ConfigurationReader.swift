@@ -67,6 +67,7 @@ public struct ConfigurationReader {
         }
         buffer.finish()
         readLetters(root.section("dead_letters"), &configuration)
+        readTracking(root.section("tracking"), &configuration)
         readAdmin(root.section("admin"), &configuration)
         readTables(root.section("tables"), root, &configuration)
         root.finish()
@@ -91,13 +92,14 @@ public struct ConfigurationReader {
         if let holdsBack = section.boolean("hold_back") {
             configuration.redis.holdsBack = holdsBack
         }
-        if let capture = section.text("capture"), capture != "replication" {
-            let isPlanned = capture == "dirty-set" || capture == "tracking"
-            section.mistake(
-                "capture",
-                isPlanned
-                    ? "`\(capture)` is planned, but not there yet" : "expected `replication`",
-                hint: "replication needs the permission for PSYNC")
+        if let text = section.text("capture") {
+            if let capture = Capture(rawValue: text) {
+                configuration.redis.capture = capture
+            } else {
+                section.mistake(
+                    "capture", "expected replication, dirty-set or tracking",
+                    hint: "`sluice check` says which the server permits")
+            }
         }
         section.finish()
     }
@@ -147,6 +149,17 @@ public struct ConfigurationReader {
                 configuration.retryAfter = pause
             } else {
                 section.mistake("retry_after", "expected a time from 1s to 24h, such as 1m")
+            }
+        }
+        section.finish()
+    }
+
+    private func readTracking(_ section: SectionReader, _ configuration: inout Configuration) {
+        if let text = section.text("audit_interval") {
+            if let pause = Units.duration(text), pause >= .seconds(1), pause <= .seconds(604_800) {
+                configuration.auditInterval = pause
+            } else {
+                section.mistake("audit_interval", "expected a time from 1s to 168h, such as 6h")
             }
         }
         section.finish()

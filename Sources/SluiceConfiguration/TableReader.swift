@@ -26,6 +26,7 @@ struct TableReader {
         let removal = RemovalPolicies(
             onDelete: policy("on_delete", type, .delete), onExpire: policy("on_expire", type),
             onEvict: policy("on_evict", type), onFlush: policy("on_flush", type),
+            onMissing: policy("on_missing", type),
         )
         guard let shape = shape(kind, type), let pattern else { return nil }
         if expires != nil, shape.member != nil {
@@ -303,7 +304,9 @@ struct TableReader {
     // One column says that a row's key is gone, whatever the cause.
     private func checkMarks(_ mapping: TableMapping) {
         let columns = Set(
-            mapping.removal.all.compactMap { if case .mark(let name) = $0 { name } else { nil } })
+            (mapping.removal.all + [mapping.removal.onMissing]).compactMap {
+                if case .mark(let name) = $0 { name } else { nil }
+            })
         if columns.count > 1 {
             section.mistake(
                 "",

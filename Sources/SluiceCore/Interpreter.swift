@@ -125,6 +125,9 @@ struct Interpreter: ~Copyable {
         databases[table] == current && patterns[table].matches(key)
     }
 
+    /// Notes which database is selected.
+    mutating func select(_ database: Int) { current = database }
+
     /// Whether anything of a database is mapped.
     func maps(database: Int) -> Bool { databases.contains(database) }
 

@@ -2,7 +2,7 @@ extension PipelineMachine {
     /// What to do now. Asked again after each input and each action's end.
     public mutating func next(now: Duration) -> Action {
         if halt != nil { return .wait(until: nil) }
-        if isCauseWanted, !isAskingCauses, lookAheadUntil == nil, isLinkUp {
+        if isCauseWanted || wantsVerdict, !isAskingCauses, lookAheadUntil == nil, isLinkUp {
             isAskingCauses = true
             return .askCauses
         }
@@ -110,7 +110,8 @@ extension PipelineMachine {
         setReadsUnknown()
 
         var batch = Batch(from: committed, to: to)
-        batch.comparesPuts = isOfBaseline
+        // What is read is often as it was, but for one member or field.
+        batch.comparesPuts = isOfBaseline || !capture.isExact
         batch.tables = rows.tables
         for index in batch.tables.indices { batch.tables[index].sweepsDoubtful = sweepsDoubtful }
         batch.deadLetters = rows.deadLetters
@@ -127,10 +128,12 @@ extension PipelineMachine {
         flight = Flight(
             to: to, rows: batch.rowCount, since: dirtySince,
             isClosed: to.isBaselineDone && !loose.contains { $0.offset == nil },
+            isOfBaseline: isOfBaseline,
         )
         dirtySince = nil
         closingSince = nil
         isCutRequested = false
+        if interpreter.buffer.opaqueCount == 0 { suspects = [:] }
         if interpreter.buffer.memory > policy.cleanMemoryMax {
             interpreter.buffer.forgetClean(processed: processed.offset)
         }

@@ -14,7 +14,7 @@ extension PipelineMachine {
         counters.commits += 1
         counters.rows += flight.rows
         counters.setAside += outcome.refused.count
-        counters.baselineChanges += outcome.changed
+        if flight.isOfBaseline { counters.baselineChanges += outcome.changed }
         for letter in outcome.refused { interpreter.refuse(letter) }
     }
 
@@ -40,7 +40,9 @@ extension PipelineMachine {
         for (item, result) in zip(items, results) {
             interpreter.buffer.apply(result, to: item, at: offset, until: until)
         }
-        interpreter.buffer.resolveMissing(processed: processed.offset)
+        if capture.isExact {
+            interpreter.buffer.resolveMissing(processed: processed.offset)
+        }
         interpreter.buffer.finishFieldScans(processed: processed.offset)
         if baseline.isRunning {
             counters.baselineReads += items.count

@@ -40,6 +40,8 @@ public struct PipelineMachine: ~Copyable {
 
     /// Limits.
     public let policy: PipelinePolicy
+    /// How the source says what changed.
+    public let capture: Capture
     /// What was done.
     public internal(set) var counters = PipelineCounters()
     /// Set when Redis asked for an acknowledgement; the driver clears it when it sent one.
@@ -95,6 +97,8 @@ public struct PipelineMachine: ~Copyable {
     /// The offset up to which removals are to be counted before they are processed.
     public internal(set) var lookAheadUntil: Int64?
     var lookAheadDatabase = 0
+    /// What is known of keys that may have gone, where the source only names them.
+    var suspects: [Mark.Name: Suspect] = [:]
 
     /// A batch that is on its way.
     struct Flight {
@@ -102,6 +106,7 @@ public struct PipelineMachine: ~Copyable {
         let rows: Int
         let since: Duration?
         let isClosed: Bool
+        let isOfBaseline: Bool
     }
 
     /// Creates a machine that goes on where a database stands.
@@ -109,13 +114,15 @@ public struct PipelineMachine: ~Copyable {
     /// - Parameters:
     ///   - mappings: The tables, in the file's order.
     ///   - policy: The limits.
+    ///   - capture: How the source says what changed.
     ///   - stored: What the sink returned when it was opened.
     ///   - seed: The seed of the hash of keys; random outside tests.
     public init(
-        mappings: [TableMapping], policy: PipelinePolicy, stored: StoredState,
-        seed: UInt64,
+        mappings: [TableMapping], policy: PipelinePolicy, capture: Capture = .replication,
+        stored: StoredState, seed: UInt64,
     ) {
         self.policy = policy
+        self.capture = capture
         committed = stored.checkpoint
         processed = stored.checkpoint.position
         strays = stored.checkpoint.strays
@@ -125,6 +132,7 @@ public struct PipelineMachine: ~Copyable {
             hasClosed = stored.checkpoint.isBaselineDone
         }
         interpreter = Interpreter(mappings: mappings, seed: seed)
+        interpreter.buffer.isExact = capture.isExact
         interpreter.buffer.fieldScanMemoryMax = policy.fieldScanMemoryMax
         baseline = Baseline(mappings: mappings)
         if processed != nil, !committed.isBaselineDone {
@@ -141,8 +149,11 @@ public struct PipelineMachine: ~Copyable {
     /// Whether the stream must wait: a read is under way, a cause is wanted, or there is no room.
     public var isHolding: Bool {
         isCauseWanted || reading != nil || gap != nil || halt != nil
-            || isMemoryFull && mayMakeRoom || isDraining && isClosed
+            || isMemoryFull && mayMakeRoom || isDraining && isClosed || isReadingPages
     }
+
+    // A key that is marked again while its pages are read would never be read to its end.
+    private var isReadingPages: Bool { !capture.isExact && interpreter.buffer.scanCount > 0 }
 
     // Whether every row that was read is closed: then a drain takes no more of the stream.
     private var isClosed: Bool {
@@ -289,7 +300,9 @@ public struct PipelineMachine: ~Copyable {
     /// Notes that the commands that had arrived were taken.
     public mutating func chunkReceived(now: Duration) {
         if let processed {
-            interpreter.buffer.resolveMissing(processed: processed.offset)
+            if capture.isExact {
+                interpreter.buffer.resolveMissing(processed: processed.offset)
+            }
             interpreter.buffer.finishFieldScans(processed: processed.offset)
         }
         if dirtySince == nil,
@@ -299,84 +312,6 @@ public struct PipelineMachine: ~Copyable {
         }
         // Another `SELECT` of the database may have changed what a swap's position says.
         if isSwap { gap = processed }
-    }
-
-    // MARK: The link
-
-    /// Notes that the stream goes on where ``processed`` ends.
-    ///
-    /// - Parameter history: The history's new name, if the server gave one.
-    public mutating func linkContinued(history: ReplicationID?) {
-        isLinkUp = true
-        stage.reset()
-        received = processed?.offset ?? 0
-        // A resynchronisation that was announced but not begun is not needed after all.
-        if !isSwap { gap = nil }
-        guard let history, history != processed?.history else { return }
-        processed?.history = history
-        acknowledgedOffset = 0
-        isReadStale = reading != nil
-        // What was read from the old server beyond this point, the new one may never have had.
-        guard let processed else { return }
-        if isSwap { gap = processed }
-        interpreter.buffer.rereadBeyond(processed.offset)
-        // A baseline does not remember what it has read and written, so it starts again; and the
-        // cursor of a scan means something only to the server that gave it.
-        if baseline.isScanning || baseline.isRunning && baseline.floor > processed.offset {
-            startBaseline()
-        }
-    }
-
-    /// Notes that the stream begins anew, after a gap of unknown size.
-    public mutating func linkResynchronised(_ position: Position) {
-        isLinkUp = true
-        stage.reset()
-        acknowledgedOffset = 0
-        closedOffset = 0
-        hasClosed = false
-        if processed == nil {
-            processed = position
-            received = position.offset
-            startBaseline()
-            setReadsUnknown()
-        } else {
-            counters.resynchronisations += 1
-            gap = position
-            isSwap = false
-        }
-    }
-
-    /// Notes that the link is down. What was processed stays.
-    public mutating func linkLost() {
-        isLinkUp = false
-        stage.reset()
-        received = processed?.offset ?? 0
-        causesLost()
-    }
-
-    /// Takes the server's description of its commands.
-    ///
-    /// - Parameter mayFieldsExpire: Whether hashes may have fields with deadlines already.
-    public mutating func learn(_ commands: [CommandDescription], mayFieldsExpire: Bool = false) {
-        interpreter.learn(commands)
-        interpreter.buffer.mayFieldsExpire = mayFieldsExpire
-    }
-
-    /// What may be acknowledged to Redis: the database has everything up to there.
-    public mutating func acknowledgement() -> Int64 { settledOffset() ?? 0 }
-
-    /// Up to where the database has everything, or nil while that can't be said: a baseline is read.
-    public mutating func settledOffset() -> Int64? {
-        guard let processed, committed.isBaselineDone, !baseline.isRunning, gap == nil,
-            committed.position?.history == processed.history
-        else { return nil }
-        let isClean =
-            flight == nil && interpreter.buffer.dirtyCount == 0
-            && interpreter.buffer.opaqueCount == 0 && !hasLoose
-        guard isClean || hasClosed else { return nil }
-        let offset = isClean ? processed.offset : closedOffset
-        acknowledgedOffset = max(acknowledgedOffset, offset)
-        return acknowledgedOffset
     }
 
     // MARK: Requests

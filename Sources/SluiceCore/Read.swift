@@ -26,16 +26,20 @@ public struct ReadItem: Hashable, Sendable {
     public let target: Target
     /// Whether the key's deadline is wanted too.
     public let wantsDeadline: Bool
+    /// Whether the last identifier that a stream gave is wanted too.
+    public let wantsLastEntry: Bool
 
     /// Creates an item.
     public init(
         type: RedisType, key: Bytes, database: Int = 0, target: Target, wantsDeadline: Bool = false,
+        wantsLastEntry: Bool = false,
     ) {
         self.type = type
         self.key = key
         self.database = database
         self.target = target
         self.wantsDeadline = wantsDeadline
+        self.wantsLastEntry = wantsLastEntry
     }
 }
 
@@ -76,11 +80,14 @@ public struct ReadResult: Hashable, Sendable {
     public let value: ReadValue
     /// The key's deadline in milliseconds since 1970, if it was wanted and there is one.
     public let deadline: Int64?
+    /// The last identifier that a stream gave, if it was wanted.
+    public let lastEntry: Bytes?
 
     /// Creates a result.
-    public init(value: ReadValue, deadline: Int64? = nil) {
+    public init(value: ReadValue, deadline: Int64? = nil, lastEntry: Bytes? = nil) {
         self.value = value
         self.deadline = deadline
+        self.lastEntry = lastEntry
     }
 }
 

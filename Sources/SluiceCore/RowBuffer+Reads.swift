@@ -25,6 +25,7 @@ extension RowBuffer {
             database: mapping.database,
             target: target,
             wantsDeadline: mapping.deadline != nil,
+            wantsLastEntry: !isExact && mapping.type == .stream,
         )
     }
 
@@ -208,17 +209,27 @@ extension RowBuffer {
         tables[table].keys[key].readUntil = offset
         guard case .entries(let entries) = result.value else {
             // Gone, or of another type: an append-only table keeps what it has.
+            if !isExact { tables[table].keys[key].cursor = StreamEntry.beforeFirst }
             return leaveOpaque(table, key: key)
+        }
+        // Without a last entry there is no such stream.
+        if !isExact, result.lastEntry == nil {
+            tables[table].keys[key].cursor = StreamEntry.beforeFirst
+        }
+        // A stream that ends before what was read of it has started again.
+        if let last = result.lastEntry, StreamEntry.precedes(last, tables[table].keys[key].cursor) {
+            tables[table].keys[key].cursor = StreamEntry.beforeFirst
+            return queueRead(table, key: key)
         }
         for entry in entries {
             append(table, key, id: entry.id.span, count: entry.fields.count) { index in
                 entry.fields[index]
             }
         }
-        guard entries.count >= ReadItem.streamPageMax, let last = entries.last else {
+        if let last = entries.last { tables[table].keys[key].cursor = last.id }
+        guard entries.count >= ReadItem.streamPageMax else {
             return leaveOpaque(table, key: key)
         }
-        tables[table].keys[key].cursor = last.id
         queueRead(table, key: key)
     }
 

@@ -17,6 +17,10 @@ extension RowBuffer {
     mutating func remove(_ table: Int, _ row: Int, _ cause: RemovalCause?) {
         switch cause.map({ tables[table].mapping.removal[$0] }) {
         case .delete: delete(table, row)
+        case .keep where cause == .unknown || !isExact:
+            if cause == .unknown { doubtful += 1 }
+            // What is read when its key comes back is not what was added to it.
+            keep(table, row, .doubtful)
         case .keep: keep(table, row, .gone)
         case .mark:
             keep(table, row, nil)
@@ -100,7 +104,7 @@ extension RowBuffer {
     /// key, what is read does not replace it.
     mutating func spare(_ table: Int, _ row: Int) {
         let mapping = tables[table].mapping
-        guard mapping.isCounter, mapping.canKeep else { return }
+        guard isExact, mapping.isCounter, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
     }
 
@@ -137,8 +141,9 @@ extension RowBuffer {
         case .keep, nil:
             // Members that were not seen yet stay too.
             if isScanning { tables[table].keys[key].flags.subtract([.cleared, .marking]) }
-            let kept: Kept = policy == nil ? .doubtful : .gone
-            if policy == nil { doubtful += 1 }
+            let isDoubtful = policy == nil || cause == .unknown
+            let kept: Kept = isDoubtful || !isExact ? .doubtful : .gone
+            if isDoubtful { doubtful += 1 }
             tables[table].keptKeys[Int32(key)] = kept
             touchKey(table, key)
             forEachRow(table, key) { buffer, row in

@@ -30,6 +30,8 @@ struct RowBuffer: ~Copyable {
     var vanished = 0
     /// The memory that one hash may take while it is read page by page, in bytes.
     var fieldScanMemoryMax = Int.max
+    /// Whether changes come with their values; else all that changed is read.
+    var isExact = true
     /// Whether fields of hashes may have deadlines, so that a hash may be emptied by them.
     var mayFieldsExpire = false
     /// Rows that stayed because nobody knows why their key went.
@@ -257,7 +259,8 @@ struct RowBuffer: ~Copyable {
         guard !tables[table].keys[key].flags.contains(.opaque) else { return }
         leaveOpaque(table, key: key)
         tables[table].keys[key].flags.formUnion(isBaseline ? [.opaque, .baseline] : .opaque)
-        tables[table].keys[key].cursor = []
+        // Who only names keys goes on in a stream where the last read of it ended.
+        if isExact || mapping.type != .stream { tables[table].keys[key].cursor = [] }
         opaqueCount += 1
         queueRead(table, key: key)
     }

@@ -118,6 +118,11 @@ public protocol Sink: Sendable {
         _ rows: [RowIdentity], table: Int,
     ) async throws(SinkError) -> [RowIdentity: Kept]
 
+    /// The last entries that the table of a stream has, one for each key; nil where it has none.
+    ///
+    /// - Parameter table: The table's place in the file.
+    func lastEntries(table: Int, keys: [Bytes]) async throws(SinkError) -> [Bytes?]
+
     /// Tries to write rows that were set aside, from the values that are kept with them.
     ///
     /// Rows that are written are no dead letters any more. The database's position does not move.

@@ -55,6 +55,8 @@ public enum RemovalCause: UInt8, Hashable, Sendable, CaseIterable {
     case expired
     /// Redis needed the memory.
     case evicted
+    /// Its key was read missing, and nobody says why.
+    case unknown
 }
 
 /// What becomes of rows, by the cause of their removal.
@@ -67,25 +69,30 @@ public struct RemovalPolicies: Hashable, Sendable {
     public var onEvict: RemovalPolicy
     /// When the whole database was flushed.
     public var onFlush: RemovalPolicy
+    /// When a source that only names keys does not say why one went.
+    public var onMissing: RemovalPolicy
 
     /// Creates policies; only what the application deletes goes, unless something else is said.
     public init(
         onDelete: RemovalPolicy = .delete, onExpire: RemovalPolicy = .keep,
         onEvict: RemovalPolicy = .keep, onFlush: RemovalPolicy = .keep,
+        onMissing: RemovalPolicy = .keep,
     ) {
         self.onDelete = onDelete
         self.onExpire = onExpire
         self.onEvict = onEvict
         self.onFlush = onFlush
+        self.onMissing = onMissing
     }
 
     /// The same for every cause.
     public static func always(_ policy: RemovalPolicy) -> RemovalPolicies {
         RemovalPolicies(
-            onDelete: policy, onExpire: policy, onEvict: policy, onFlush: policy)
+            onDelete: policy, onExpire: policy, onEvict: policy, onFlush: policy,
+            onMissing: policy)
     }
 
-    /// All of them.
+    /// Those for what Redis or the application did.
     public var all: [RemovalPolicy] { [onDelete, onExpire, onEvict, onFlush] }
 
     /// The policy for a cause.
@@ -94,6 +101,7 @@ public struct RemovalPolicies: Hashable, Sendable {
         case .deleted: onDelete
         case .expired: onExpire
         case .evicted: onEvict
+        case .unknown: onMissing
         }
     }
 }
@@ -159,7 +167,7 @@ public struct TableMapping: Hashable, Sendable {
 
     /// The column that takes the time of a removal, if a policy marks.
     public var markColumn: String? {
-        for case .mark(let column) in removal.all { return column }
+        for case .mark(let column) in removal.all + [removal.onMissing] { return column }
         return nil
     }
 

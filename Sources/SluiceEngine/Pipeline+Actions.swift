@@ -72,11 +72,14 @@ extension Pipeline {
             guard let reader, reader.isActive else {
                 throw RedisError(.retry, "the reader is not connected")
             }
+            let items = try await itemsToRead(items)
             let answer = try await reader.read(items)
             readRefusal = nil
+            let place = place(answer.offset, answer.history)
             machine?.readFinished(
-                answer.results, offset: answer.offset, until: answer.until,
-                history: answer.history, now: now)
+                answer.results, offset: place.offset,
+                until: capture.isExact ? answer.until : place.offset, history: place.history,
+                now: now)
         } catch {
             logger.debug("A read failed", metadata: ["why": "\(error)"])
             machine?.readFailed(now: now, pause: Backoff.pauseMin)
@@ -94,6 +97,24 @@ extension Pipeline {
         doorbell.ring()
     }
 
+    // What is read of streams goes on after what the database has, where nothing else says so.
+    private func itemsToRead(_ items: [ReadItem]) async throws(RedisError) -> [ReadItem] {
+        guard !capture.isExact else { return items }
+        do throws(SinkError) {
+            return try await afterLastEntries(items)
+        } catch {
+            throw RedisError(.retry, "the database does not say what it has of a stream: \(error)")
+        }
+    }
+
+    // Without a stream, what is read holds after the last round of marks that was taken.
+    private func place(
+        _ offset: Int64, _ history: ReplicationID,
+    ) -> (offset: Int64, history: ReplicationID) {
+        guard !capture.isExact, let processed = machine?.processed else { return (offset, history) }
+        return (processed.offset, processed.history)
+    }
+
     /// Looks for keys.
     func scan(_ database: Int, _ cursor: Bytes, _ match: Bytes, _ count: Int) async {
         do throws(RedisError) {
@@ -102,9 +123,10 @@ extension Pipeline {
             }
             let found = try await reader.scan(
                 cursor: cursor, match: match, count: count, in: database)
+            let place = place(found.place.offset, found.place.history)
             machine?.scanFinished(
-                found.keys, cursor: found.cursor, offset: found.place.offset,
-                history: found.place.history, now: now)
+                found.keys, cursor: found.cursor, offset: place.offset, history: place.history,
+                now: now)
         } catch {
             machine?.scanFailed(now: now, pause: Backoff.pauseMin)
             renewReader()
@@ -146,10 +168,11 @@ extension Pipeline {
             let rows = try await sink.page(table: table, after: after, limit: limit)
             let found = try await reader.missing(rows, of: mappings[table])
             let outlived = try await sink.outlived(found.rows, table: table)
+            let place = place(found.place.offset, found.place.history)
             machine?.sweepFinished(
                 rows: rows.count, missing: found.rows, outlived: outlived,
-                last: rows.count < limit ? nil : rows.last, offset: found.place.offset,
-                history: found.place.history, now: now)
+                last: rows.count < limit ? nil : rows.last, offset: place.offset,
+                history: place.history, now: now)
         } catch {
             logger.debug("A look-up failed", metadata: ["why": "\(error)"])
             machine?.sweepFailed(now: now, pause: Backoff.pauseMin)
@@ -173,6 +196,6 @@ extension Pipeline {
 
     /// A reader that was lost comes back with the link.
     func renewReader() {
-        if isStreaming, reader?.isActive != true { link?.close() }
+        if isStreaming, reader?.isActive != true { leaveServer() }
     }
 }

@@ -51,8 +51,15 @@ extension Pipeline {
             logger.warning(
                 "Another server is the master now",
                 metadata: ["from": "\(server.address)", "to": "\(master.address)"])
-            link?.close()
+            leaveServer()
         }
+    }
+
+    /// Closes what the server is followed by, so that it is looked for anew.
+    func leaveServer() {
+        link?.close()
+        if !capture.isExact { reader?.close() }
+        marking.close()
     }
 
     private func connect() async throws(RedisError) {
@@ -65,7 +72,7 @@ extension Pipeline {
         if endpoint.isSentinel, !info.isMaster {
             throw RedisError(.retry, "\(server.address) is no master yet, or no more")
         }
-        if let refusal = info.refusal { throw refusal }
+        if let refusal = info.refusal(capture) { throw refusal }
         self.info = info
         // What is replayed may have had deadlines that ended before now.
         let isReplayed = machine?.processed != nil && info.offset != machine?.processed?.offset
@@ -124,9 +131,11 @@ extension Pipeline {
         reader?.close()
         keyEvents?.close()
         link?.close()
+        marking.close()
         pending.clear()
         decoder.reset()
         skipRemaining = 0
+        marksBell.ring()
         doorbell.ring()
     }
 
@@ -183,6 +192,7 @@ extension Pipeline {
 
     /// Goes on with what has arrived, after it was held.
     func processHeld() {
+        marksBell.ring()
         guard let link, link.isActive else { return }
         if process() { link.resume() }
     }

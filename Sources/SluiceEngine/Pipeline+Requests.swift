@@ -35,6 +35,7 @@ extension Pipeline {
 
     // Where the stream is now, or nil when Redis can't be asked.
     private func whereabouts() async -> (offset: Int64, history: ReplicationID)? {
+        if !capture.isExact { return await roundForFlush() }
         guard isStreaming, let reader, reader.isActive, let info = try? await reader.info() else {
             // It may be lost alone, and nothing else may need it for long.
             renewReader()
@@ -50,8 +51,10 @@ extension Pipeline {
     public func status() -> PipelineStatus {
         guard machine != nil else {
             return PipelineStatus(
-                state: state, reason: reason, server: info?.name, committedOffset: 0,
-                processedOffset: 0, history: nil, lagSeconds: 0, dirtyRows: 0, opaqueRows: 0,
+                state: state, capture: capture, reason: reason, server: info?.name,
+                committedOffset: 0,
+                processedOffset: 0, history: nil, lagSeconds: 0, marksInFlight: 0, dirtyRows: 0,
+                opaqueRows: 0,
                 bufferBytes: 0, bufferBytesMax: policy.memoryMax, isBaselineDone: false,
                 strayTables: [], setAside: setAside, counters: PipelineCounters(),
             )
@@ -60,12 +63,14 @@ extension Pipeline {
         let oldest = machine?.oldestWrite ?? nil
         return PipelineStatus(
             state: machine?.halt == nil ? state : .halted,
+            capture: capture,
             reason: machine?.halt.map { "\($0)" } ?? reason ?? readRefusal,
             server: info?.name,
             committedOffset: max(machine?.acknowledgement() ?? 0, committed?.position?.offset ?? 0),
             processedOffset: machine?.processed?.offset ?? 0,
             history: machine?.processed?.history.digits,
             lagSeconds: oldest.map { (now - $0).seconds } ?? 0,
+            marksInFlight: marking.ledger.count,
             dirtyRows: machine?.dirtyCount ?? 0,
             opaqueRows: machine?.opaqueCount ?? 0,
             bufferBytes: machine?.memory ?? 0,

@@ -42,6 +42,14 @@ public actor Pipeline: Service {
     var isHearingWanted = false
     var hasKeyEvents = true
     let configuresRedis: Bool
+    /// How the source says what changed.
+    let capture: Capture
+    let marksPolicy: MarksPolicy
+    var marking = MarksState()
+    /// When it was last heard what changed, in milliseconds of this process.
+    var lastListened: Int64?
+    /// Wakes the task that takes marks.
+    let marksBell: Doorbell
     /// Whether one byte less is acknowledged while another replica is attached, and whether one is.
     private let holdsBack: Bool
     private var hasOtherReplica = true
@@ -94,6 +102,8 @@ public actor Pipeline: Service {
     ///   - mappings: The tables, in the file's order.
     ///   - policy: The limits.
     ///   - group: Where the event loop is taken from.
+    ///   - capture: How the source says what changed.
+    ///   - marksPolicy: How one that only names keys is followed.
     ///   - configuresRedis: Whether key events may be turned on at the server.
     ///   - holdsBack: Whether one byte less is acknowledged while another replica is attached.
     ///   - retryAfter: How long a dead letter waits for its first retry.
@@ -101,7 +111,9 @@ public actor Pipeline: Service {
     ///   - logger: Where what happens is noted.
     public init(
         endpoint: RedisEndpoint, sink: any Sink, mappings: [TableMapping],
-        policy: PipelinePolicy, group: MultiThreadedEventLoopGroup, configuresRedis: Bool = true,
+        policy: PipelinePolicy, group: MultiThreadedEventLoopGroup,
+        capture: Capture = .replication, marksPolicy: MarksPolicy = MarksPolicy(),
+        configuresRedis: Bool = true,
         holdsBack: Bool = false, retryAfter: Duration = .seconds(60),
         showBaseline: (@Sendable (BaselineProgress) -> Void)? = nil, logger: Logger,
     ) {
@@ -112,11 +124,14 @@ public actor Pipeline: Service {
         self.policy = policy
         self.logger = logger
         self.configuresRedis = configuresRedis
+        self.capture = capture
+        self.marksPolicy = marksPolicy
         self.holdsBack = holdsBack
         self.retryAfter = retryAfter
         self.showBaseline = showBaseline
         loop = group.next()
         doorbell = Doorbell(loop: loop)
+        marksBell = Doorbell(loop: loop)
     }
 
     /// Settles rows until it is shut down gracefully, or until a failure that only a person can mend.
@@ -144,6 +159,7 @@ public actor Pipeline: Service {
         link?.close()
         reader?.close()
         keyEvents?.close()
+        marking.close()
         await sink.close()
     }
 
@@ -163,6 +179,7 @@ public actor Pipeline: Service {
     private func drain() {
         isDraining = true
         machine?.drain()
+        marksBell.ring()
         doorbell.ring()
     }
 
@@ -197,7 +214,7 @@ public actor Pipeline: Service {
 
     private func follow(_ stored: StoredState) async throws {
         let machine = PipelineMachine(
-            mappings: mappings, policy: policy, stored: stored,
+            mappings: mappings, policy: policy, capture: capture, stored: stored,
             seed: random.next(),
         )
         self.machine = consume machine
@@ -206,8 +223,12 @@ public actor Pipeline: Service {
         acknowledged = -1
         // Discarding: what a commit returns is not kept, however many there are.
         await withDiscardingTaskGroup { group in
-            group.addTask { await self.keepLink() }
-            group.addTask { await self.acknowledgeEachSecond() }
+            if capture.isExact {
+                group.addTask { await self.keepLink() }
+                group.addTask { await self.acknowledgeEachSecond() }
+            } else {
+                group.addTask { await self.keepMarks() }
+            }
             group.addTask { await self.retryByAndBy() }
             group.addTask { await self.renewLease() }
             if endpoint.isSentinel { group.addTask { await self.watchMaster() } }
@@ -242,7 +263,10 @@ public actor Pipeline: Service {
                 group.addTask { await self.scan(database, cursor, match, count) }
             case .sweep(let table, let after, let limit):
                 group.addTask { await self.sweep(table, after, limit) }
-            case .askCauses: group.addTask { await self.askCauses() }
+            case .askCauses:
+                group.addTask { [capture] in
+                    await capture.isExact ? self.askCauses() : self.askVerdicts()
+                }
             case .finish:
                 sendAcknowledgement(isWanted: true)
                 link?.close()

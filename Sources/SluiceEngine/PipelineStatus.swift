@@ -30,6 +30,8 @@ public struct PipelineStatus: Codable, Hashable, Sendable {
 
     /// What it is doing.
     public var state: State
+    /// How Redis says what changed.
+    public var capture: Capture
     /// Why it does not go on, if it does not.
     public var reason: String?
     /// The server's name and version.
@@ -42,6 +44,8 @@ public struct PipelineStatus: Codable, Hashable, Sendable {
     public var history: String?
     /// Seconds since the oldest write that is not committed.
     public var lagSeconds: Double
+    /// Marks that were taken and not cleared yet, with `capture: dirty-set`.
+    public var marksInFlight: Int
     /// Rows that wait to be written.
     public var dirtyRows: Int
     /// Rows that wait to be read.

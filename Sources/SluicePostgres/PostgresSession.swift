@@ -284,17 +284,38 @@ final class PostgresSession {
         return KeptPlan.outlived(rows, mappings[table], known: known)
     }
 
+    private static func parameters(
+        of key: Bytes, _ mapping: TableMapping,
+    ) -> [PostgresConnection.Parameter] {
+        let ranges = mapping.keys.split(key.span) ?? []
+        return zip(ranges, mapping.keys.columns).map { parameter(Array(key[$0]), $1) }
+    }
+
+    private static func parameter(
+        _ part: Bytes, _ column: Column,
+    ) -> PostgresConnection.Parameter {
+        column.type == .bytes ? .binary(part) : .text(String(decoding: part, as: UTF8.self))
+    }
+
+    func lastEntries(table: Int, keys: [Bytes]) throws(SinkError) -> [Bytes?] {
+        let mapping = mappings[table]
+        let sql = TableStatements(mapping, .postgres).lastEntry
+        var last: [Bytes?] = []
+        for key in keys {
+            let rows = try connection.run(sql, Self.parameters(of: key, mapping)).rows
+            last.append((rows.first?.first ?? nil).map { Array($0.utf8) })
+        }
+        return last
+    }
+
     func page(table: Int, after: RowIdentity?, limit: Int) throws(SinkError) -> [RowIdentity] {
         let mapping = mappings[table]
         let sql = TableStatements(mapping, .postgres).page(isFirst: after == nil, limit: limit)
         var parameters: [PostgresConnection.Parameter] = []
         if let after {
-            let ranges = mapping.keys.split(after.key.span) ?? []
-            var parts = ranges.map { Array(after.key[$0]) }
-            if mapping.member != nil { parts.append(after.member) }
-            parameters = zip(parts, mapping.primaryKey).map { part, column in
-                column.type == .bytes
-                    ? .binary(part) : .text(String(decoding: part, as: UTF8.self))
+            parameters = Self.parameters(of: after.key, mapping)
+            if let member = mapping.member {
+                parameters.append(Self.parameter(after.member, member))
             }
         }
         return try connection.run(sql, parameters).rows.map { row in

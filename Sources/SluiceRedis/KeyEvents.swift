@@ -22,6 +22,8 @@ package final class KeyEvents: Sendable {
 
     private let connection: RedisConnection
     private let heard: NIOLoopBound<Heard>
+    /// INFO with the sections that are needed; before 7.0 it takes only one name.
+    private let info: [String]
 
     private final class Heard {
         var events: [KeyEvent] = []
@@ -37,14 +39,17 @@ package final class KeyEvents: Sendable {
     /// Whether the connection still stands.
     package var isActive: Bool { connection.isActive }
 
-    private init(connection: RedisConnection, heard: NIOLoopBound<Heard>) {
+    private init(connection: RedisConnection, heard: NIOLoopBound<Heard>, info: [String]) {
         self.connection = connection
         self.heard = heard
+        self.info = info
     }
 
     /// Connects and listens.
+    ///
+    /// - Parameter isOld: Whether the server is older than 7.0.
     package static func connect(
-        to endpoint: RedisEndpoint, on loop: any EventLoop,
+        to endpoint: RedisEndpoint, on loop: any EventLoop, isOld: Bool = false,
     ) async throws(RedisError) -> KeyEvents {
         let heard: NIOLoopBound<Heard>
         do {
@@ -61,7 +66,8 @@ package final class KeyEvents: Sendable {
                 heard.value.complete += heard.value.events
                 heard.value.events = []
             })
-        let events = KeyEvents(connection: connection, heard: heard)
+        let info = isOld ? ["INFO", "all"] : ["INFO", "replication", "commandstats"]
+        let events = KeyEvents(connection: connection, heard: heard, info: info)
         do throws(RedisError) {
             try await events.listen()
             return events
@@ -111,7 +117,7 @@ package final class KeyEvents: Sendable {
     package func barrier() async throws(RedisError) -> Answer {
         let bytes =
             RESPEncoder.command("MULTI")
-            + RESPEncoder.command("INFO", "replication", "commandstats")
+            + RESPEncoder.command(info.map { Array($0.utf8) })
             + RESPEncoder.command("CONFIG", "GET", "notify-keyspace-events")
             + RESPEncoder.command("EXEC")
         let replies = try await connection.send(encoded: bytes, count: 4)
@@ -137,7 +143,7 @@ package final class KeyEvents: Sendable {
     private func withoutTransaction() async throws(RedisError) -> Answer {
         let question = ["CONFIG", "GET", "notify-keyspace-events"].map { Array($0.utf8) }
         let replies = try await connection.send([
-            question, ["INFO", "replication", "commandstats"].map { Array($0.utf8) },
+            question, info.map { Array($0.utf8) },
         ])
         let before = Self.setting(replies[0]).map(Self.isEnough) ?? false
         let answer = try await answer(replies[1], isReliable: before)

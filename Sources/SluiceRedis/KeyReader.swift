@@ -5,30 +5,47 @@ package import SluiceCore
 /// Reads values together with the offset of the stream at which they hold.
 ///
 /// Each chunk is one `MULTI`, the reads, `INFO replication`, `EXEC`: Redis runs it as one, so the
-/// offset belongs to the values.
+/// offset belongs to the values. Where there is no stream, only the server's role is asked for, and the
+/// place is of no meaning.
 package final class KeyReader: Sendable {
     private let connection: RedisConnection
+    /// Whether places in the stream are asked for.
+    private let isExact: Bool
+    /// Whether the server knows PEXPIRETIME, from 7.0 on; else deadlines are worked out from PTTL.
+    private let hasExpireTime: Bool
     // The database that is selected wherever nothing else is said.
     private let home: Int
 
     /// Whether the connection still stands.
     package var isActive: Bool { connection.isActive }
 
-    private init(_ connection: RedisConnection, home: Int) {
+    private init(_ connection: RedisConnection, home: Int, isExact: Bool, hasExpireTime: Bool) {
         self.connection = connection
         self.home = home
+        self.isExact = isExact
+        self.hasExpireTime = hasExpireTime
     }
 
     /// Connects.
+    ///
+    /// - Parameter isExact: Whether values are wanted with their places in the stream.
     package static func connect(
-        to endpoint: RedisEndpoint, on loop: any EventLoop,
+        to endpoint: RedisEndpoint, on loop: any EventLoop, isExact: Bool = true,
     ) async throws(RedisError) -> KeyReader {
         let connection = try await RedisConnection.connect(
             to: endpoint, on: loop, name: "sluice-reader"
         )
         // From 7.2: reading is not using, so it must not change what is evicted.
         _ = try await connection.send(["CLIENT", "NO-TOUCH", "ON"])
-        return KeyReader(connection, home: endpoint.database)
+        let isOld = isExact ? false : try await version(connection) < 7
+        return KeyReader(
+            connection, home: endpoint.database, isExact: isExact, hasExpireTime: !isOld)
+    }
+
+    private static func version(_ connection: RedisConnection) async throws(RedisError) -> Int {
+        let reply = try await connection.send(["INFO", "server"])
+        if case .error(let text) = reply { throw RedisConnection.refusal(text, "INFO") }
+        return ServerInfo(reply.text ?? "").major
     }
 
     /// Closes the connection.
@@ -78,14 +95,15 @@ package final class KeyReader: Sendable {
         }
         for item in items {
             select(item.database)
-            for command in Self.commands(for: item) { add(command) }
+            for command in commands(for: item) { add(command) }
         }
+        if !hasExpireTime { add([Array("TIME".utf8)]) }
         select(home)
         let whereabouts = RESPEncoder.command("INFO", "replication")
         bytes += whereabouts + RESPEncoder.command("EXEC") + whereabouts
         var replies = try await connection.send(encoded: bytes, count: count + 1)
         // To look at a key past its deadline removes it, which the stream says after the reads.
-        let after = try Self.place(replies.removeLast())
+        let after = try place(replies.removeLast())
         for (reply, name) in zip(replies.dropLast(), names + ["INFO"]) {
             if case .error(let text) = reply { throw RedisConnection.refusal(text, name) }
         }
@@ -98,16 +116,20 @@ package final class KeyReader: Sendable {
                 throw RedisConnection.refusal(text, "SELECT")
             }
         }
-        let info = ServerInfo(values.last?.text ?? "")
-        guard info.isMaster, let offset = info.offset, let history = info.history else {
-            throw RedisError(.retry, "the server is no master any more")
-        }
-        guard after.history == history else {
+        let before = try place(values.removeLast())
+        guard after.history == before.history else {
             throw RedisError(.retry, "another history began during a read")
         }
+        let time = hasExpireTime ? nil : Self.milliseconds(values.removeLast())
         return ReadAnswer(
-            results: Self.results(for: items, values), offset: offset, until: after.offset,
-            history: history)
+            results: Self.results(for: items, values, time: time), offset: before.offset,
+            until: after.offset, history: before.history)
+    }
+
+    // What TIME says: seconds and microseconds.
+    private static func milliseconds(_ reply: RESPValue) -> Int64? {
+        let parts = (reply.elements ?? []).compactMap { $0.text.flatMap { Int64($0) } }
+        return parts.count == 2 ? parts[0] * 1_000 + parts[1] / 1_000 : nil
     }
 
     private static func select(_ database: Int) -> [[UInt8]] {
@@ -125,7 +147,8 @@ package final class KeyReader: Sendable {
         return Array(replies.dropFirst().dropLast())
     }
 
-    private static func commands(for item: ReadItem) -> [[[UInt8]]] {
+    private func commands(for item: ReadItem) -> [[[UInt8]]] {
+        let deadline = hasExpireTime ? "PEXPIRETIME" : "PTTL"
         func command(_ name: String, _ rest: [UInt8]...) -> [[UInt8]] {
             [Array(name.utf8), item.key] + rest
         }
@@ -149,7 +172,7 @@ package final class KeyReader: Sendable {
             // No field may be there in a hash of others; and without columns only that it is there.
             let size = command("HLEN")
             let read = fields.isEmpty ? [size] : [[Array("HMGET".utf8), item.key] + fields, size]
-            return item.wantsDeadline ? read + [command("PEXPIRETIME")] : read
+            return item.wantsDeadline ? read + [command(deadline)] : read
         case (.string, .key): value = command("GET")
         case (.hash, .key): value = command("HGETALL")
         case (.list, .key): value = command("LRANGE", zero, end)
@@ -157,24 +180,36 @@ package final class KeyReader: Sendable {
         case (.sortedSet, .key): value = command("ZRANGE", zero, end, Array("WITHSCORES".utf8))
         case (.stream, .key): value = command("XRANGE", Array("-".utf8), Array("+".utf8))
         }
-        return item.wantsDeadline ? [value, command("PEXPIRETIME")] : [value]
+        if item.wantsLastEntry {
+            let name = Array("XINFO".utf8)
+            return [value, [name, Array("STREAM".utf8), item.key]]
+        }
+        return item.wantsDeadline ? [value, command(deadline)] : [value]
     }
 
-    private static func results(for items: [ReadItem], _ values: [RESPValue]) -> [ReadResult] {
+    // The time is that at which PTTL was asked, or nil when deadlines are absolute.
+    private static func results(
+        for items: [ReadItem], _ values: [RESPValue], time: Int64?,
+    ) -> [ReadResult] {
         var index = 0
         return items.map { item in
             var value = values[index]
             var deadline: Int64?
+            var last: Bytes?
             index += 1
             if case .fields(let fields) = item.target {
                 if !fields.isEmpty { index += 1 }
                 value = pairs(fields, value, size: values[index - 1])
             }
             if item.wantsDeadline {
-                deadline = values[index].integer.flatMap { $0 >= 0 ? $0 : nil }
+                deadline = values[index].integer.flatMap { $0 >= 0 ? $0 + (time ?? 0) : nil }
                 index += 1
             }
-            return ReadResult(value: read(value, item), deadline: deadline)
+            if item.wantsLastEntry {
+                last = lastEntry(values[index])
+                index += 1
+            }
+            return ReadResult(value: read(value, item), deadline: deadline, lastEntry: last)
         }
     }
 
@@ -214,6 +249,15 @@ package final class KeyReader: Sendable {
         }
     }
 
+    // Source: XINFO STREAM, of which the reply is names and values in turn.
+    private static func lastEntry(_ value: RESPValue) -> Bytes? {
+        let parts = value.elements ?? []
+        guard let name = parts.firstIndex(where: { $0.text == "last-generated-id" }),
+            name + 1 < parts.count
+        else { return nil }
+        return parts[name + 1].bytes
+    }
+
     private static func entry(_ value: RESPValue) -> StreamEntry? {
         guard let parts = value.elements, parts.count == 2, let id = parts[0].bytes else {
             return nil
@@ -235,7 +279,7 @@ package final class KeyReader: Sendable {
             throw RedisError(.retry, "Redis answered SCAN with something else")
         }
         let keys = (parts[1].elements ?? []).compactMap(\.bytes)
-        return (keys, next, try Self.place(replies[1]))
+        return (keys, next, try place(replies[1]))
     }
 
     /// Those of a table's rows that have no key or member, and at which offset or a later one.
@@ -256,13 +300,19 @@ package final class KeyReader: Sendable {
             default: false
             }
         }
-        return (missing.map(\.0), try Self.place(replies[replies.count - 1]))
+        return (missing.map(\.0), try place(replies[replies.count - 1]))
     }
 
     private static let whereabouts = [Array("INFO".utf8), Array("replication".utf8)]
 
-    private static func place(_ reply: RESPValue) throws(RedisError) -> StreamPlace {
+    private func place(_ reply: RESPValue) throws(RedisError) -> StreamPlace {
         let info = ServerInfo(reply.text ?? "")
+        if !isExact {
+            guard !info.isReplica else {
+                throw RedisError(.retry, "the server is no master any more")
+            }
+            return StreamPlace(offset: 0, history: ReplicationID(""))
+        }
         guard info.isMaster, let offset = info.offset, let history = info.history else {
             throw RedisError(.retry, "the server is no master any more")
         }

@@ -20,6 +20,10 @@ public struct ServerInfo: Hashable, Sendable {
 
     /// Whether the server is a master.
     public var isMaster: Bool { fields["role"] == "master" }
+    /// Whether the server says that it is a replica; one behind a proxy may say nothing.
+    public var isReplica: Bool { fields["role"] == "slave" }
+    /// The name of the present run of the server, which changes when it restarts.
+    public var runID: String? { fields["run_id"] }
     /// The present history.
     public var history: ReplicationID? { fields["master_replid"].map { ReplicationID($0) } }
     /// The present offset, in bytes of the stream.
@@ -57,6 +61,16 @@ public struct ServerInfo: Hashable, Sendable {
         }
     }
 
+    /// Whether any database has hashes of which a field has a deadline.
+    public var hasAnyFieldDeadlines: Bool {
+        fields.keys.contains { name in
+            name.hasPrefix("db") && Int(name.dropFirst(2)).map(hasFieldDeadlines) == true
+        }
+    }
+
+    /// Whether the server is older than 7.0.
+    public var isOld: Bool { major < 7 }
+
     /// How often settings were changed, and the counts themselves reset, as `commandstats` says.
     var settingChanges: [String?] {
         ["cmdstat_config|set", "cmdstat_config|resetstat"].map { name in
@@ -64,7 +78,8 @@ public struct ServerInfo: Hashable, Sendable {
         }
     }
 
-    private var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
+    /// The first number of the version.
+    var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
 
     /// Whether the server knows `REPLCONF ACK … FACK …`, which is what WAITAOF counts.
     public var hasFACK: Bool {
@@ -73,9 +88,19 @@ public struct ServerInfo: Hashable, Sendable {
         return parts.count >= 2 && (parts[0], parts[1]) >= (7, 2)
     }
 
-    /// Why the server can't be followed by replication, or nil when it can.
-    public var refusal: RedisError? {
-        if !isMaster {
+    /// Why the server might lose the marks of what changed, or nil.
+    public var markEvictionRefusal: RedisError? {
+        guard let policy = fields["maxmemory_policy"], policy.hasPrefix("allkeys") else {
+            return nil
+        }
+        return RedisError(
+            .halt, "maxmemory-policy is \(policy), so Redis may evict the marks of what changed",
+            hint: "CONFIG SET maxmemory-policy noeviction, or one of volatile-*")
+    }
+
+    /// Why the server can't be followed, or nil when it can.
+    public func refusal(_ capture: Capture = .replication) -> RedisError? {
+        if capture.isExact ? !isMaster : isReplica {
             return RedisError(
                 .halt, "the server is a replica",
                 hint: "follow its master \(fields["master_host"] ?? ""):"
@@ -88,10 +113,14 @@ public struct ServerInfo: Hashable, Sendable {
                 hint: "use a server without cluster-enabled",
             )
         }
+        if !capture.isExact {
+            return major >= 6
+                ? nil : RedisError(.halt, "\(name) is too old", hint: "use Redis 6.2 or later")
+        }
         if major < 7 {
             return RedisError(
                 .halt, "\(name) is too old to be followed by replication",
-                hint: "use Redis 7.0 or later, or Valkey",
+                hint: "use Redis 7.0 or later, or Valkey; or redis.capture: dirty-set",
             )
         }
         return nil

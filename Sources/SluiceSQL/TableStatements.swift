@@ -289,6 +289,24 @@ public struct TableStatements: Sendable {
         return "SELECT \(names) FROM \(table)\(filter) ORDER BY \(names) LIMIT \(limit)"
     }
 
+    /// The last identifier of a stream's entries; the key's columns are the parameters.
+    public var lastEntry: String {
+        let id = Dialect.quote(mapping.member?.name ?? "")
+        let conditions = mapping.keys.columns.enumerated().map { index, column in
+            let place =
+                dialect == .sqlite ? "?" : "$\(index + 1)::\(dialect.type(column.type))"
+            return "\(Dialect.quote(column.name)) = \(place)"
+        }
+        // Milliseconds and sequence are numbers, and texts of numbers sort otherwise.
+        let order =
+            dialect == .sqlite
+            ? "CAST(substr(\(id), 1, instr(\(id), '-') - 1) AS INTEGER) DESC, "
+                + "CAST(substr(\(id), instr(\(id), '-') + 1) AS INTEGER) DESC"
+            : "split_part(\(id), '-', 1)::numeric DESC, split_part(\(id), '-', 2)::numeric DESC"
+        let filter = conditions.isEmpty ? "" : " WHERE " + conditions.joined(separator: " AND ")
+        return "SELECT \(id) FROM \(table)\(filter) ORDER BY \(order) LIMIT 1"
+    }
+
     /// Makes the table.
     public var create: String {
         var columns = mapping.primaryKey.map { column in

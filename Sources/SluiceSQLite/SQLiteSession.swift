@@ -290,6 +290,27 @@ final class SQLiteSession: Sendable {
         }
     }
 
+    func lastEntries(table: Int, keys: [Bytes]) throws(SinkError) -> [Bytes?] {
+        let mapping = mappings[table]
+        let sql = TableStatements(mapping, .sqlite).lastEntry
+        do {
+            return try queue.read { database in
+                let statement = try database.makeStatement(sql: sql)
+                return try keys.map { key in
+                    let values = try SQLiteWriter.values(of: RowIdentity(key: key), mapping)
+                    let arguments = StatementArguments(values.prefix(mapping.keys.columns.count))
+                    return try String.fetchOne(statement, arguments: arguments).map {
+                        Array($0.utf8)
+                    }
+                }
+            }
+        } catch let error as SinkError {
+            throw error
+        } catch {
+            throw Self.sinkError(error)
+        }
+    }
+
     func outlived(_ rows: [RowIdentity], table: Int) throws(SinkError) -> [RowIdentity: Kept] {
         let mapping = mappings[table]
         return try write { [source] database in

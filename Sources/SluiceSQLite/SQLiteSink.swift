@@ -79,6 +79,16 @@ public actor SQLiteSink: Sink {
         return try await run { () throws(SinkError) in try session.outlived(rows, table: table) }
     }
 
+    /// The last entries that the table of a stream has, one for each key.
+    public func lastEntries(
+        table: Int, keys: [Bytes],
+    ) async throws(SinkError) -> [Bytes?] {
+        let session = try current()
+        return try await run { () throws(SinkError) in
+            try session.lastEntries(table: table, keys: keys)
+        }
+    }
+
     /// Tries to write rows that were set aside.
     public func retry(
         _ choice: LetterChoice, at checkpoint: Checkpoint,

@@ -28,6 +28,10 @@ public struct SinkConformance {
             name: "conform_wiped", keys: pattern("w:"), type: .set,
             member: Column(name: "member", type: .text), removal: .always(.delete),
         ),
+        TableMapping(
+            name: "conform_events", keys: pattern("e:"), type: .stream,
+            member: Column(name: "event", type: .text), rest: "payload",
+        ),
     ]
 
     private static func pattern(_ prefix: String) -> KeyPattern {
@@ -117,6 +121,11 @@ public struct SinkConformance {
         batch = writer.batch { machine in machine.send("DEL", "c:k", "c:d") }
         _ = try await sink.apply(batch)
 
+        failures += try await eventFailures(sink, &writer)
+        failures += try await comparedFailures(sink, &writer)
+        batch = writer.batch { machine in machine.send("DEL", "c:p", "c:q") }
+        _ = try await sink.apply(batch)
+
         let page = try await sink.page(table: 2, after: nil, limit: 10)
         expect(
             page == [RowIdentity(key: Array("z:a".utf8), member: Array("k".utf8))],
@@ -133,6 +142,40 @@ public struct SinkConformance {
         await expectFenced(second, late, "a batch of an older epoch is fenced", &failures)
         expect(try values("value", "conform_counters").isEmpty, "a fenced batch changes nothing")
         await second.close()
+        return failures
+    }
+
+    private func eventFailures(
+        _ sink: any Sink, _ writer: inout BatchWriter,
+    ) async throws -> [String] {
+        let batch = writer.batch { machine in
+            for id in ["9-9", "10-2", "10-11", "10-3"] { machine.send("XADD", "e:a", id, "f", "v") }
+        }
+        _ = try await sink.apply(batch)
+        let last = try await sink.lastEntries(
+            table: 5, keys: [Array("e:none".utf8), Array("e:a".utf8)])
+        return last == [nil, Array("10-11".utf8)]
+            ? [] : ["the last entry is the one with the highest numbers, or nil: \(last)"]
+    }
+
+    private func comparedFailures(
+        _ sink: any Sink, _ writer: inout BatchWriter,
+    ) async throws -> [String] {
+        var failures: [String] = []
+        _ = try await sink.apply(writer.batch { $0.send("MSET", "c:p", "1", "c:q", "1") })
+        let before = try values("settled_at", "conform_counters", "WHERE id = 'p'")
+        var batch = writer.batch { $0.send("MSET", "c:p", "1", "c:q", "2") }
+        batch.comparesPuts = true
+        let outcome = try await sink.apply(batch)
+        if outcome.changed != 1 {
+            failures.append("of compared puts those that differ count: \(outcome.changed)")
+        }
+        if try values("settled_at", "conform_counters", "WHERE id = 'p'") != before {
+            failures.append("a compared put that is no other is not written")
+        }
+        if try values("value", "conform_counters", "WHERE id = 'q'") != ["2"] {
+            failures.append("a compared put that differs is written")
+        }
         return failures
     }
 

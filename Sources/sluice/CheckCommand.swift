@@ -56,7 +56,7 @@ struct CheckCommand: AsyncParsableCommand {
                 to: endpoint, on: MultiThreadedEventLoopGroup.singleton.next())
             defer { reader.close() }
             let info = try await reader.info()
-            if let refusal = info.refusal { throw refusal }
+            if let refusal = info.refusal(configuration.redis.capture) { throw refusal }
             var findings = [
                 Finding(
                     level: .ok, subject: "redis", message: "\(info.name) at \(endpoint.address)",

@@ -35,6 +35,7 @@ struct RunCommand: AsyncParsableCommand {
         let pipeline = Pipeline(
             endpoint: endpoint, sink: configuration.sink(), mappings: configuration.tables,
             policy: configuration.policy, group: group,
+            capture: configuration.redis.capture, marksPolicy: configuration.marksPolicy,
             configuresRedis: configuration.redis.configures,
             holdsBack: configuration.redis.holdsBack,
             retryAfter: configuration.retryAfter,

@@ -29,7 +29,8 @@ struct SluiceCommand: AsyncParsableCommand {
         subcommands: [
             RunCommand.self, DemoCommand.self, CheckCommand.self, SchemaCommand.self,
             StatusCommand.self, FlushCommand.self, VerifyCommand.self, ReconcileCommand.self,
-            DeadLettersCommand.self, ResumeCommand.self, VersionCommand.self,
+            DeadLettersCommand.self, ResumeCommand.self, FunctionsCommand.self,
+            VersionCommand.self,
         ],
     )
 }

@@ -24,13 +24,21 @@ struct StatusCommand: AsyncParsableCommand {
         if !isWell { throw Sysexits.temporary }
     }
 
+    private static func committed(_ status: PipelineStatus) -> String {
+        let behind = max(0, status.processedOffset - status.committedOffset)
+        guard status.capture.isExact else {
+            return "committed     \(behind) rounds behind what was taken; "
+                + "\(status.marksInFlight) marks in flight (\(status.capture.rawValue))"
+        }
+        return "committed     offset \(status.committedOffset), \(behind) bytes behind what was "
+            + "processed"
+    }
+
     static func text(_ status: PipelineStatus) -> String {
         var lines = [
             "state         \(status.state.rawValue)" + (status.reason.map { ": \($0)" } ?? ""),
             "server        \(status.server ?? "not connected")",
-            "committed     offset \(status.committedOffset), "
-                + "\(max(0, status.processedOffset - status.committedOffset)) bytes behind what was "
-                + "processed",
+            committed(status),
             "lag           \(String(format: "%.3f", status.lagSeconds)) s",
             "waiting       \(status.dirtyRows) rows to write, \(status.opaqueRows) to read",
             "buffer        \(status.bufferBytes >> 20) of \(status.bufferBytesMax >> 20) MB",

@@ -1,0 +1,212 @@
+// Sources that say which keys changed, and nothing else. Each round of marks takes one step of an offset
+// that is counted here; reads hold at the last round. So the buffer, the cut, the commit and what is
+// settled are the same as with a stream, of which every command must be read.
+extension PipelineMachine {
+    /// Begins to follow a server whose name is a history of its own.
+    ///
+    /// - Parameter continues: Whether nothing that changed there was missed since ``processed``; then
+    ///   its marks say what changed. Otherwise every mapped key is read.
+    public mutating func marksBegin(history: ReplicationID, continues: Bool) {
+        suspects = [:]
+        if continues, history == processed?.history {
+            linkContinued(history: nil)
+        } else {
+            marksMissed(history: history)
+        }
+    }
+
+    /// Notes that changes were missed: every mapped key is to be read.
+    public mutating func marksMissed(history: ReplicationID) {
+        let next = max(processed?.offset ?? 0, gap?.offset ?? 0) + 1
+        suspects = [:]
+        linkResynchronised(Position(history: history, offset: next, database: 0))
+    }
+
+    /// Takes a round of marks, and of keys that went by themselves.
+    ///
+    /// - Parameter age: How long the oldest of them has waited.
+    /// - Returns: The offset of the round.
+    @discardableResult
+    public mutating func receive(
+        _ marks: [Mark], _ events: [KeyEvent] = [], age: Duration = .zero, now: Duration,
+    ) -> Int64 {
+        precondition(!isHolding, "no round is taken while the source is held")
+        guard var position = processed else { return 0 }
+        guard !marks.isEmpty || !events.isEmpty else { return position.offset }
+        position.offset += 1
+        received = position.offset
+        processed = position
+        counters.commands += marks.count
+        for mark in marks {
+            suspects[mark.name, default: Suspect()].note(since: mark.since)
+            interpreter.note(mark, at: position.offset)
+        }
+        for event in events {
+            let mark = Mark(key: event.key, database: event.database)
+            guard interpreter.needsCause(mark) else { continue }
+            suspects[mark.name, default: Suspect()].note(event.cause)
+            interpreter.note(mark, at: position.offset)
+        }
+        if dirtySince == nil, interpreter.buffer.opaqueCount > 0 { dirtySince = now - age }
+        chunkReceived(now: now)
+        return position.offset
+    }
+
+    /// Notes why keys went that were read missing.
+    ///
+    /// - Parameters:
+    ///   - events: The events of keys that went by themselves, since they were asked for last.
+    ///   - since: When the server began to publish such events without a break, in its milliseconds
+    ///     since 1970; nil when nobody says that it does.
+    public mutating func causesAnswered(_ events: [KeyEvent], reliableSince since: Int64?) {
+        guard isAskingCauses else { return }
+        isAskingCauses = false
+        for event in events {
+            let name = Mark.Name(key: event.key, database: event.database)
+            suspects[name, default: Suspect()].note(event.cause)
+        }
+        let items = interpreter.buffer.takeMissing()
+        for item in items {
+            let key = interpreter.buffer.tables[item.table].keys[item.key].bytes
+            let mapping = interpreter.mappings[item.table]
+            let name = Mark.Name(key: key, database: mapping.database)
+            let suspect = suspects[name] ?? Suspect()
+            let mayHide = mapping.type == .hash && interpreter.buffer.mayFieldsExpire
+            interpreter.buffer.resolveMissing(
+                item, suspect.verdict(mapping.removal, reliableSince: since, mayHide: mayHide))
+        }
+        // Events of keys that are there or come back are of no use once all were looked at.
+        if interpreter.buffer.opaqueCount == 0 { suspects = [:] }
+    }
+
+    /// Whether keys were read missing, and why is to be asked.
+    var wantsVerdict: Bool {
+        !capture.isExact && !interpreter.buffer.missing.isEmpty && reading == nil && gap == nil
+    }
+
+    // MARK: Streams
+
+    /// The streams of the read under way of which it is not known how far the database has them.
+    public var streamsToFind: [(table: Int, key: Bytes)] {
+        guard !capture.isExact else { return [] }
+        return (reading ?? []).compactMap { item in
+            let buffer = interpreter.buffer.tables[item.table]
+            guard buffer.mapping.type == .stream, buffer.keys[item.key].cursor.isEmpty else {
+                return nil
+            }
+            return (item.table, buffer.keys[item.key].bytes)
+        }
+    }
+
+    /// Takes the last entries that the database has of ``streamsToFind``, in that order.
+    ///
+    /// - Returns: The read under way, which goes on after them.
+    public mutating func streamsFound(_ last: [Bytes?]) -> [ReadItem] {
+        var found = last[...]
+        for item in reading ?? [] {
+            let buffer = interpreter.buffer.tables[item.table]
+            guard buffer.mapping.type == .stream, buffer.keys[item.key].cursor.isEmpty,
+                let id = found.popFirst()
+            else { continue }
+            interpreter.buffer.tables[item.table].keys[item.key].cursor =
+                id ?? StreamEntry.beforeFirst
+        }
+        return (reading ?? []).map {
+            interpreter.buffer.readItem(for: $0, pageMembers: policy.pageMembers)
+        }
+    }
+}
+
+/// What is known of a key that may have gone.
+struct Suspect {
+    /// When it was first changed since it was read last, as the server counts.
+    private var since: Int64?
+    private var isMarked = false
+    private var expired = 0
+    private var evicted = 0
+
+    mutating func note(since: Int64?) {
+        isMarked = true
+        guard let since else { return }
+        self.since = min(self.since ?? since, since)
+    }
+
+    mutating func note(_ cause: RemovalCause) {
+        if cause == .expired { expired += 1 }
+        if cause == .evicted { evicted += 1 }
+    }
+
+    /// Why the key went, or nil when that is in doubt.
+    func verdict(
+        _ removal: RemovalPolicies, reliableSince: Int64?, mayHide: Bool,
+    ) -> RemovalCause? {
+        if expired + evicted == 0 {
+            // Only who listened all the time knows that it did not go by itself.
+            guard let reliableSince, let since, since >= reliableSince else { return .unknown }
+            return mayHide ? nil : .deleted
+        }
+        guard expired == 0 || evicted == 0 else { return nil }
+        let cause: RemovalCause = expired > 0 ? .expired : .evicted
+        // Who changed it may have removed it after it had come back.
+        let isAlike = removal[cause] == .keep || removal[cause] == removal.onDelete
+        return !isMarked || isAlike ? cause : nil
+    }
+}
+
+extension Interpreter {
+    /// Whether some table treats the key's removal by its cause.
+    func needsCause(_ mark: Mark) -> Bool {
+        mappings.contains {
+            $0.needsCause && $0.database == mark.database && $0.keys.matches(mark.key.span)
+        }
+    }
+
+    /// Has a key read that changed.
+    mutating func note(_ mark: Mark, at offset: Int64) {
+        select(mark.database)
+        makeOpaque(mark.key.span, at: offset)
+    }
+}
+
+extension RowBuffer {
+    /// Takes out the rows and keys that were read missing, and are so still.
+    mutating func takeMissing() -> [Opaque] {
+        let items = missing
+        missing = []
+        missingUntil = .min
+        return items.filter { item in
+            if let row = item.row {
+                return tables[item.table].rows[row].shape == .missing
+                    && Int(tables[item.table].rows[row].key) == item.key
+            }
+            return tables[item.table].keys[item.key].flags.contains(.missing)
+        }
+    }
+
+    /// Removes a row or key that was read missing, as the policy for its cause says.
+    mutating func resolveMissing(_ item: Opaque, _ cause: RemovalCause?) {
+        if let row = item.row {
+            if tables[item.table].rows[row].flags.contains(.swept) {
+                return sweepOut(item.table, row)
+            }
+            remove(item.table, row, cause)
+        } else {
+            let offset = tables[item.table].keys[item.key].readOffset
+            clear(item.table, item.key, at: offset, cause)
+        }
+    }
+}
+
+extension StreamEntry {
+    /// An identifier before that of any entry.
+    static let beforeFirst = Bytes("0-0".utf8)
+
+    /// Whether an identifier stands before another in its stream.
+    static func precedes(_ left: Bytes, _ right: Bytes) -> Bool {
+        func parts(_ id: Bytes) -> [UInt64] {
+            let texts = id.split(separator: UInt8(ascii: "-"))
+            return texts.map { UInt64(String(decoding: $0, as: UTF8.self)) ?? 0 }
+        }
+        return parts(left).lexicographicallyPrecedes(parts(right))
+    }
+}
