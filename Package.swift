@@ -101,6 +101,9 @@ let package = Package(
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ],
         ),
+        .target(
+            name: "MarkExample", path: "Examples/dirty-set", exclude: ["mark.js", "mark.py"],
+            sources: ["Mark.swift"]),
         .target(name: "CAllocations", path: "Tests/CAllocations"),
         .testTarget(
             name: "SluiceCoreTests",
@@ -126,8 +129,8 @@ let package = Package(
         .testTarget(
             name: "IntegrationTests",
             dependencies: [
-                "SluiceConfiguration", "SluiceCore", "SluicePostgres", "SluiceSQLite",
-                "SluiceTesting",
+                "MarkExample", "SluiceConfiguration", "SluiceCore", "SluicePostgres",
+                "SluiceSQLite", "SluiceTesting",
             ],
             resources: [.copy("Resources")],
         ),

@@ -111,6 +111,12 @@ public struct TableChanges: Hashable, Sendable {
     /// Rows that no key of Redis stands for: they go as a removal by the application would have it,
     /// unless they outlived their keys.
     public var swept: RowSet
+    /// Whether nobody says why the key of each went, so that the policy for that holds.
+    public var sweptIsUnknown: [Bool] = []
+    /// Keys that Redis does not have, of which all rows go in the same way.
+    public var sweptKeys: RowSet
+    /// Whether nobody says why each went.
+    public var sweptKeysIsUnknown: [Bool] = []
     /// Whether those of them go too that stay only because nobody knows why their keys went.
     public var sweepsDoubtful = false
     /// Keys whose rows are deleted, except those in ``clearsExcept``.
@@ -133,6 +139,7 @@ public struct TableChanges: Hashable, Sendable {
         marks = RowSet(key: primaryKey, values: [])
         swept = removes
         clears = RowSet(key: mapping.keys.columns, values: [])
+        sweptKeys = clears
         clearMarks = clears
         clearsExcept = RowSet(key: primaryKey, values: [])
     }
@@ -140,7 +147,8 @@ public struct TableChanges: Hashable, Sendable {
     /// How many rows it names.
     public var count: Int {
         puts.count + spared.count + merges.reduce(0) { $0 + $1.rows.count } + appends.count
-            + removes.count + marks.count + swept.count + clears.count + clearMarks.count
+            + removes.count + marks.count + swept.count + sweptKeys.count + clears.count
+            + clearMarks.count
             + kept.count
             + (wipe == nil ? 0 : 1)
     }
@@ -218,7 +226,7 @@ public struct Batch: Sendable {
         for table in tables {
             for rows in [
                 table.puts, table.spared, table.appends, table.removes, table.marks, table.swept,
-                table.clears, table.clearMarks,
+                table.sweptKeys, table.clears, table.clearMarks,
             ] { written.formUnion(rows.identities) }
             for merge in table.merges { written.formUnion(merge.rows.identities) }
         }

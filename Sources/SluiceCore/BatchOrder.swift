@@ -17,7 +17,6 @@ extension TableChanges {
         for index in merges.indices { merges[index].rows.order() }
         removes.order()
         marks.order()
-        swept.order()
         clears.order()
         clearMarks.order()
         clearsExcept.order()

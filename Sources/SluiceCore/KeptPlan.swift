@@ -32,7 +32,7 @@ package struct KeptPlan {
         var rows = changes.puts.identities + changes.spared.identities
         for merge in changes.merges where merge.isUpsert { rows += merge.rows.identities }
         return rows + changes.removes.identities + changes.marks.identities
-            + changes.swept.identities
+            + changes.swept.identities + changes.sweptKeys.identities
     }
 
     /// Plans.
@@ -151,12 +151,36 @@ package struct KeptPlan {
             let state = state(row)
             return state == nil || state == .doubtful && changes.sweepsDoubtful
         }
-        changes.swept = rows.selecting([])
-        switch mapping.removal.onDelete {
-        case .keep: break
-        case .delete: for row in gone { changes.removes.append(rows, row) }
-        case .mark: for row in gone { changes.marks.append(rows, row) }
+        for row in gone {
+            switch policy(isUnknown: changes.sweptIsUnknown[row]) {
+            case .keep: break
+            case .delete: changes.removes.append(rows, row)
+            case .mark: changes.marks.append(rows, row)
+            }
         }
+        changes.swept = rows.selecting([])
+        changes.sweptIsUnknown = []
+        resolveSweptKeys()
+    }
+
+    private func policy(isUnknown: Bool) -> RemovalPolicy {
+        isUnknown ? mapping.removal.onMissing : mapping.removal.onDelete
+    }
+
+    private mutating func resolveSweptKeys() {
+        let keys = changes.sweptKeys
+        for (index, key) in keys.identities.enumerated() where keptNow[key] == nil {
+            let state = known[key] ?? known[RowIdentity(key: [])] ?? .ended
+            guard state == .ended else { continue }
+            switch policy(isUnknown: changes.sweptKeysIsUnknown[index]) {
+            case .keep: continue
+            case .delete: changes.clears.append(keys, index)
+            case .mark: changes.clearMarks.append(keys, index)
+            }
+            notes.append(.forgetKey(key.key))
+        }
+        changes.sweptKeys = keys.selecting([])
+        changes.sweptKeysIsUnknown = []
     }
 
     private mutating func resolve(_ merge: Merge) {

@@ -8,6 +8,7 @@ extension PipelineMachine {
     ///   its marks say what changed. Otherwise every mapped key is read.
     public mutating func marksBegin(history: ReplicationID, continues: Bool) {
         suspects = [:]
+        lateEvents = []
         if continues, history == processed?.history {
             linkContinued(history: nil)
         } else {
@@ -19,6 +20,7 @@ extension PipelineMachine {
     public mutating func marksMissed(history: ReplicationID) {
         let next = max(processed?.offset ?? 0, gap?.offset ?? 0) + 1
         suspects = [:]
+        lateEvents = []
         linkResynchronised(Position(history: history, offset: next, database: 0))
     }
 
@@ -32,15 +34,22 @@ extension PipelineMachine {
     ) -> Int64 {
         precondition(!isHolding, "no round is taken while the source is held")
         guard var position = processed else { return 0 }
-        guard !marks.isEmpty || !events.isEmpty else { return position.offset }
+        guard !marks.isEmpty || !events.isEmpty || !lateEvents.isEmpty else {
+            return position.offset
+        }
         position.offset += 1
         received = position.offset
         processed = position
         counters.commands += marks.count
         for mark in marks {
-            suspects[mark.name, default: Suspect()].note(since: mark.since)
+            // A name that is pushed says no database: whether the key was there to be removed, only one
+            // that was read since says.
+            let isTelling = capture != .tracking || interpreter.isPresent(mark)
+            suspects[mark.name, default: Suspect()].note(since: isTelling ? mark.since : nil)
             interpreter.note(mark, at: position.offset)
         }
+        let events = lateEvents + events
+        lateEvents = []
         for event in events {
             let mark = Mark(key: event.key, database: event.database)
             guard interpreter.needsCause(mark) else { continue }
@@ -61,11 +70,24 @@ extension PipelineMachine {
     public mutating func causesAnswered(_ events: [KeyEvent], reliableSince since: Int64?) {
         guard isAskingCauses else { return }
         isAskingCauses = false
-        for event in events {
-            let name = Mark.Name(key: event.key, database: event.database)
-            suspects[name, default: Suspect()].note(event.cause)
-        }
         let items = interpreter.buffer.takeMissing()
+        let missing = Set(
+            items.map { item in
+                let table = interpreter.buffer.tables[item.table]
+                return Mark.Name(
+                    key: table.keys[item.key].bytes, database: table.mapping.database)
+            })
+        let heard = lateEvents + events
+        lateEvents = []
+        for event in heard {
+            let name = Mark.Name(key: event.key, database: event.database)
+            if missing.contains(name) {
+                suspects[name, default: Suspect()].note(event.cause)
+            } else {
+                // It went after it was read: the next round looks at it.
+                lateEvents.append(event)
+            }
+        }
         for item in items {
             let key = interpreter.buffer.tables[item.table].keys[item.key].bytes
             let mapping = interpreter.mappings[item.table]
@@ -161,6 +183,23 @@ extension Interpreter {
         }
     }
 
+    /// Whether some row of a key was read and is there, as far as is known.
+    func isPresent(_ mark: Mark) -> Bool {
+        mappings.indices.contains { table in
+            guard mappings[table].database == mark.database,
+                mappings[table].keys.matches(mark.key.span),
+                let key = buffer.tables[table].findKey(mark.key.span)
+            else { return false }
+            var row = Int(buffer.tables[table].keys[key].first)
+            while row >= 0 {
+                let state = buffer.tables[table].rows[row]
+                if state.shape == .value, !state.flags.contains(.gone) { return true }
+                row = Int(state.next)
+            }
+            return false
+        }
+    }
+
     /// Has a key read that changed.
     mutating func note(_ mark: Mark, at offset: Int64) {
         select(mark.database)
@@ -184,15 +223,26 @@ extension RowBuffer {
     }
 
     /// Removes a row or key that was read missing, as the policy for its cause says.
+    ///
+    /// That the application removed it may be long ago, and it may have outlived an earlier key: only
+    /// the database knows, at the commit.
     mutating func resolveMissing(_ item: Opaque, _ cause: RemovalCause?) {
+        let removal = tables[item.table].mapping.removal
+        let isGone = cause == .deleted || cause == .unknown && removal.onMissing != .keep
         if let row = item.row {
             if tables[item.table].rows[row].flags.contains(.swept) {
                 return sweepOut(item.table, row)
             }
-            remove(item.table, row, cause)
+            guard isGone else { return remove(item.table, row, cause) }
+            tables[item.table].rows[row].flags.formUnion([.swept, .unknown])
+            if cause == .deleted { tables[item.table].rows[row].flags.remove(.unknown) }
+            sweepOut(item.table, row)
         } else {
             let offset = tables[item.table].keys[item.key].readOffset
             clear(item.table, item.key, at: offset, cause)
+            guard isGone, tables[item.table].keys[item.key].flags.contains(.cleared) else { return }
+            tables[item.table].keys[item.key].flags.formUnion([.swept, .unknown])
+            if cause == .deleted { tables[item.table].keys[item.key].flags.remove(.unknown) }
         }
     }
 }

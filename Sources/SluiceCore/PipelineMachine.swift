@@ -99,6 +99,8 @@ public struct PipelineMachine: ~Copyable {
     var lookAheadDatabase = 0
     /// What is known of keys that may have gone, where the source only names them.
     var suspects: [Mark.Name: Suspect] = [:]
+    /// Events of keys that are to be looked at in the next round.
+    var lateEvents: [KeyEvent] = []
 
     /// A batch that is on its way.
     struct Flight {

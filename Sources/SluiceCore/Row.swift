@@ -53,6 +53,8 @@ struct Row {
         /// Nothing has changed it: it is read only to see whether Redis has it. If not, and if the
         /// database does not remember that it outlived its key, it is deleted.
         static let swept = Flags(rawValue: 256)
+        /// With ``swept``: it was read missing, and nobody says why.
+        static let unknown = Flags(rawValue: 512)
     }
 
     var member: Bytes = []
@@ -108,6 +110,10 @@ struct Key {
         static let missing = Flags(rawValue: 128)
         /// Its members are being read page by page, and the stream says what changes meanwhile.
         static let scanning = Flags(rawValue: 256)
+        /// With ``cleared``: its rows stay if the database remembers that they outlived the key.
+        static let swept = Flags(rawValue: 512)
+        /// With ``swept``: it was read missing, and nobody says why.
+        static let unknown = Flags(rawValue: 1024)
     }
 
     var bytes: Bytes = []

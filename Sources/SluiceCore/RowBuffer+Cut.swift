@@ -99,7 +99,7 @@ extension RowBuffer {
             }
             guard tables[table].keys[key].flags.contains(.cleared) else { continue }
             cut.clear(key, of: tables[table])
-            tables[table].keys[key].flags.subtract([.cleared, .marking])
+            tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
         }
         tables[table].dirtyKeys.removeAll(keepingCapacity: true)
     }

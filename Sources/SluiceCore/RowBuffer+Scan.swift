@@ -48,6 +48,7 @@ extension RowBuffer {
         guard policy != .keep else { return }
         let marks = policy != .delete
         tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
+        tables[table].keys[key].flags.remove(.swept)
         touchKey(table, key)
     }
 

@@ -17,6 +17,7 @@ extension RowBuffer {
             makeOpaque(table, row)
             spare(table, row)
             tables[table].rows[row].flags.insert(.swept)
+            tables[table].rows[row].flags.remove(.unknown)
         case .merge, .update, .opaque, .missing: break
         }
     }

@@ -83,6 +83,7 @@ struct TableCut {
         case .absent: try changes.removes.append(identity, mapping)
         case .untouched where table.rows[row].flags.contains(.swept):
             try changes.swept.append(identity, mapping)
+            changes.sweptIsUnknown.append(table.rows[row].flags.contains(.unknown))
         case .untouched, .opaque, .missing: break
         }
     }
@@ -120,7 +121,11 @@ struct TableCut {
     mutating func clear(_ key: Int, of table: borrowing TableBuffer) {
         let identity = RowIdentity(key: table.keys[key].bytes)
         do throws(Misfit) {
-            if table.keys[key].flags.contains(.marking) {
+            let flags = table.keys[key].flags
+            if flags.contains(.swept) {
+                try changes.sweptKeys.append(identity, mapping)
+                changes.sweptKeysIsUnknown.append(flags.contains(.unknown))
+            } else if flags.contains(.marking) {
                 try changes.clearMarks.append(identity, mapping)
             } else {
                 try changes.clears.append(identity, mapping)

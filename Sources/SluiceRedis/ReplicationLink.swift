@@ -248,8 +248,8 @@ private final class LinkHandler: ChannelInboundHandler {
         guard isForbidden else { return RedisConnection.refusal(text, "PSYNC") }
         return RedisError(
             .halt, "Redis forbids PSYNC to this user, so it can't be followed by replication",
-            hint: "ACL SETUSER … +psync +replconf +ping; the capture modes dirty-set and tracking, "
-                + "for servers that forbid it to everybody, are planned",
+            hint: "ACL SETUSER … +psync +replconf +ping; or, on a server that forbids it to "
+                + "everybody, redis.capture: dirty-set or tracking (docs/capture.md)",
         )
     }
 

@@ -53,7 +53,8 @@ struct CheckCommand: AsyncParsableCommand {
     ) async -> [Finding] {
         do throws(RedisError) {
             let reader = try await KeyReader.connect(
-                to: endpoint, on: MultiThreadedEventLoopGroup.singleton.next())
+                to: endpoint, on: MultiThreadedEventLoopGroup.singleton.next(),
+                isExact: configuration.redis.capture.isExact)
             defer { reader.close() }
             let info = try await reader.info()
             if let refusal = info.refusal(configuration.redis.capture) { throw refusal }
@@ -62,7 +63,8 @@ struct CheckCommand: AsyncParsableCommand {
                     level: .ok, subject: "redis", message: "\(info.name) at \(endpoint.address)",
                     hint: nil)
             ]
-            findings += try await replication(reader, endpoint)
+            let modes = CaptureModes(reader: reader, info: info, endpoint: endpoint)
+            findings += await modes.findings(configuration.redis.capture)
             let guards = RedisGuards(reader: reader, info: info, configuration: configuration)
             findings += await guards.settings() + guards.measurements()
             return findings
@@ -71,30 +73,6 @@ struct CheckCommand: AsyncParsableCommand {
                 Finding(level: .failure, subject: "redis", message: error.message, hint: error.hint)
             ]
         }
-    }
-
-    /// Whether this user may follow: asked without beginning to.
-    private func replication(
-        _ reader: KeyReader, _ endpoint: RedisEndpoint,
-    ) async throws(RedisError) -> [Finding] {
-        let user = endpoint.user ?? "default"
-        var findings: [Finding] = []
-        for command in [["PSYNC", "?", "-1"], ["REPLCONF", "ACK", "0"], ["PING"]] {
-            let reply: [String]?
-            do throws(RedisError) {
-                reply = try await reader.send(["ACL", "DRYRUN", user] + command)
-            } catch {
-                // The user may not ask; then the start of `run` will say.
-                return []
-            }
-            guard let text = reply?.first, text != "OK" else { continue }
-            findings.append(
-                Finding(
-                    level: .failure, subject: "redis.user",
-                    message: "the user \(user) may not use \(command[0])",
-                    hint: "ACL SETUSER \(user) +psync +replconf +ping; docs/permissions.md"))
-        }
-        return findings
     }
 
     // MARK: Database

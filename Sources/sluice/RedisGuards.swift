@@ -21,7 +21,9 @@ struct RedisGuards {
         if let policy = info["maxmemory_policy"], policy != "noeviction", info["maxmemory"] != "0" {
             findings.append(eviction(policy))
         }
-        if let count = await setting("min-replicas-to-write").flatMap(Int.init), count > 0 {
+        if configuration.redis.capture.isExact,
+            let count = await setting("min-replicas-to-write").flatMap(Int.init), count > 0
+        {
             findings.append(
                 warning(
                     "redis.min_replicas",
@@ -81,7 +83,8 @@ struct RedisGuards {
     }
 
     private func backlog() async -> [Finding] {
-        guard let size = info["repl_backlog_size"].flatMap(Int64.init), let start = info.offset
+        guard configuration.redis.capture.isExact,
+            let size = info["repl_backlog_size"].flatMap(Int64.init), let start = info.offset
         else { return [] }
         try? await ContinuousClock().sleep(for: .seconds(1))
         guard let end = (try? await reader.info())?.offset else { return [] }
@@ -154,7 +157,7 @@ struct RedisGuards {
     ) async {
         guard let endpoint = try? configuration.endpoint(),
             let reader = try? await KeyReader.connect(
-                to: endpoint, on: MultiThreadedEventLoopGroup.singleton.next())
+                to: endpoint, on: MultiThreadedEventLoopGroup.singleton.next(), isExact: false)
         else { return }
         defer { reader.close() }
         guard let info = try? await reader.info() else { return }

@@ -155,8 +155,12 @@ struct ConfigurationReaderTests {
             ),
             ("tables: { a: { keys: 'k:<i>', stream: { id: e } } }", "or columns as in"),
             (
-                "redis: { capture: tracking }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
-                "planned"
+                "redis: { capture: psync }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+                "expected replication, dirty-set or tracking"
+            ),
+            (
+                "tracking: { audit_interval: 1ms }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",
+                "1s to 168h"
             ),
             (
                 "admin: { listen: '0.0.0.0:1' }\ntables: { a: { keys: 'k:<i>', set: { member: m } } }",

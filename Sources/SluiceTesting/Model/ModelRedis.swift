@@ -161,7 +161,14 @@ public struct ModelRedis {
         return ReadResult(
             value: read(value, item),
             deadline: item.wantsDeadline ? keyspace.deadlines[key] : nil,
+            lastEntry: item.wantsLastEntry ? Self.lastEntry(value) : nil,
         )
+    }
+
+    private static func lastEntry(_ value: Value) -> Bytes? {
+        guard case .stream(let entries) = value else { return nil }
+        func number(_ id: String) -> Int { Int(id.split(separator: "-")[0]) ?? 0 }
+        return entries.keys.max { number($0) < number($1) }.map { Array($0.utf8) }
     }
 
     private func read(_ value: Value, _ item: ReadItem) -> ReadValue {

@@ -231,25 +231,10 @@ public struct SimulatedWorld: ~Copyable {
     }
 
     private mutating func sweep(_ table: Int, _ after: RowIdentity?, _ limit: Int) {
-        func precedes(_ left: RowIdentity, _ right: RowIdentity) -> Bool {
-            left.key == right.key
-                ? left.member.lexicographicallyPrecedes(right.member)
-                : left.key.lexicographicallyPrecedes(right.key)
-        }
-        let rows = database.tables[table].keys.sorted(by: precedes)
-            .filter { row in after.map { precedes($0, row) } ?? true }.prefix(limit)
-        let missing = rows.filter { row in
-            let mapping = mappings[table]
-            let target: ReadItem.Target = mapping.isOneRowPerKey ? .key : .member(row.member)
-            let item = ReadItem(type: mapping.type, key: row.key, target: target)
-            let value = redis.read(item, database: mapping.database).value
-            return value == .missing || value == .wrongType
-        }
-        let outlived = missing.compactMap { row in database.kept(table, row).map { (row, $0) } }
+        let found = database.sweep(table, after, limit, redis)
         machine.sweepFinished(
-            rows: rows.count, missing: missing,
-            outlived: Dictionary(uniqueKeysWithValues: outlived),
-            last: rows.count == limit ? rows.last : nil, offset: redis.offset,
+            rows: found.rows.count, missing: found.missing, outlived: found.outlived,
+            last: found.rows.count == limit ? found.rows.last : nil, offset: redis.offset,
             history: redis.history, now: now)
     }
 
