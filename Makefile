@@ -17,7 +17,7 @@ help:
 	@echo "make random     send random commands of all types, with crashes (RANDOM_STEPS=50000)"
 	@echo "make reliability  run the fault workloads in full, write docs/reliability.md (3 minutes)"
 	@echo "make lint       check the format"
-	@echo "make benchmark  measure beside redis-server, a replica and psql (5 minutes)"
+	@echo "make benchmark  measure beside redis-server, a replica, psql and a hand-made worker (12 minutes)"
 
 demo:
 	@scripts/install-dependencies
@@ -84,8 +84,8 @@ lint:
 format:
 	@$(SWIFT) format --in-place --parallel --recursive Package.swift Sources Tests
 
-benchmark: 
-	@scripts/install-dependencies tests
+benchmark:
+	@scripts/install-dependencies benchmarks
 	@$(BUILD) --product sluice
 	@Benchmarks/run
 

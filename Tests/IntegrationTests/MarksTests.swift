@@ -66,6 +66,16 @@ struct MarkedTraffic: Sendable {
     }
 }
 
+/// Something that is set once, for tasks to see.
+final class Flag: @unchecked Sendable {
+    // Unchecked: guarded by the lock.
+    private let lock = NSLock()
+    private var value = false
+
+    var isSet: Bool { lock.withLock { value } }
+    func set() { lock.withLock { value = true } }
+}
+
 @Suite("Capture without a stream", .serialized)
 struct MarksTests {
     /// What went while nobody listened goes too, so that the database can be compared.
@@ -110,6 +120,60 @@ struct MarksTests {
         let client = try await bench.redis.connect()
         let left = try await client.send("KEYS", "sluice:[di]*")
         #expect(left.isEmpty, "no mark is left after a stop in good order: \(left)")
+    }
+
+    @Test(
+        "Redis, PostgreSQL and Sluice killed in turn lose no write that Redis has",
+        arguments: [Marking.function, .tracking])
+    func everybody(marking: Marking) async throws {
+        let seed = CrashTests.seed
+        print("\(marking): seed \(seed)")
+        var random = SplitMix64(seed: seed)
+        let bench = try await Bench(
+            .postgres, tables: Self.tables,
+            redisOptions: ["--appendonly", "yes", "--appendfsync", "always"],
+            redisSettings: marking.setting)
+        try await bench.start()
+        let isDone = Flag()
+        async let traffic: Void = Self.write(bench.redis, marking, seed: seed &+ 1, until: isDone)
+        for _ in 0..<9 {
+            try await ContinuousClock().sleep(for: .milliseconds(random.pick(300..<1_200)))
+            switch random.pick(0..<3) {
+            case 0:
+                bench.redis.stop(SIGKILL)
+                try await bench.redis.start()
+            case 1:
+                bench.postgres?.stop()
+                try await ContinuousClock().sleep(for: .milliseconds(random.pick(10..<900)))
+                try await bench.postgres?.start()
+            default:
+                bench.sluice.stop(SIGKILL)
+                try bench.sluice.start()
+            }
+        }
+        isDone.set()
+        await traffic
+        let isFlushed = await Eventually.holds(within: .seconds(60)) {
+            (try? bench.sluice.command("flush"))?.code == 0
+        }
+        #expect(isFlushed, "\(bench.sluice.log.suffix(2_000))")
+        try await reconcile(bench)
+        try await bench.expectEqual("\(marking): seed \(seed)")
+    }
+
+    private static func write(
+        _ redis: RedisServer, _ marking: Marking, seed: UInt64, until isDone: Flag,
+    ) async {
+        var random = SplitMix64(seed: seed)
+        while !isDone.isSet {
+            // A server that is away is looked for again.
+            guard let client = try? await redis.connect() else { continue }
+            defer { client.close() }
+            while !isDone.isSet {
+                let commands = MarkedTraffic(marking: marking).commands(20, &random)
+                guard (try? await client.sendAll(commands)) != nil else { break }
+            }
+        }
     }
 
     // Rows whose keys went while nobody listened have no key, and a person says that they go.
@@ -160,11 +224,12 @@ struct MarksTests {
     }
 
     @Test(
-        "several commands are written and marked at once, and a stream that starts again is read anew"
-    )
-    func functions() async throws {
+        "several commands are written and marked at once; a stream that starts again is read anew",
+        arguments: ServerKind.supported)
+    func functions(server: ServerKind) async throws {
         let bench = try await Bench(
-            .sqlite, tables: Self.tables, redisSettings: Marking.function.setting)
+            .sqlite, tables: Self.tables, server: server,
+            redisSettings: Marking.function.setting)
         try await bench.start()
         let client = try await bench.redis.connect()
         let replies = try await client.send([
