@@ -44,11 +44,22 @@ extension Pipeline {
             state = .streaming
             reason = nil
         }
+        if batch.to.isBaselineDone, !batch.from.isBaselineDone { sayBaselineDone() }
         for letter in batch.deadLetters + outcome.refused { note(letter) }
         sendAcknowledgement(isWanted: false)
         // The commit may have made room.
         processHeld()
         doorbell.ring()
+    }
+
+    private func sayBaselineDone() {
+        let counters = machine?.counters ?? PipelineCounters()
+        logger.info(
+            "Baseline done",
+            metadata: [
+                "read": "\(counters.baselineReads)", "rows_changed": "\(counters.baselineChanges)",
+                "rows_without_key": "\(counters.missing)",
+            ])
     }
 
     /// Counts a row that was set aside, and says so once for each table and reason.

@@ -291,13 +291,6 @@ public actor Pipeline: Service {
             if state == .baseline {
                 state = .streaming
                 showBaseline?(BaselineProgress(read: 0, keys: 0, isDone: true))
-                logger.info(
-                    "Baseline done",
-                    metadata: [
-                        "read": "\(machine?.counters.baselineReads ?? 0)",
-                        "rows_changed": "\(machine?.counters.baselineChanges ?? 0)",
-                        "rows_without_key": "\(machine?.counters.missing ?? 0)",
-                    ])
             }
             return
         }

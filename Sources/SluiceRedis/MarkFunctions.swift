@@ -18,7 +18,8 @@ public enum MarkFunctions {
     private static let body = """
         local function mark(keys)
           local time = redis.call('TIME')
-          local now = time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
+          local now = time[1] * 1000 + math.floor(time[2] / 1000)
+          if #keys == 1 then return redis.call('ZADD', 'sluice:dirty', 'LT', now, keys[1]) end
           for first = 1, #keys, 1000 do
             local marks = {}
             for i = first, math.min(first + 999, #keys) do
