@@ -14,19 +14,19 @@ public enum MarkFunctions {
     /// The version of the text; a server that has an older one gets this.
     public static let version = 1
 
-    // One mark for each key: when it was first changed since it was read last.
+    // One mark for each key: when it was first changed since it was read last. A key that is marked
+    // already needs no time, which costs more than to look.
     private static let body = """
         local function mark(keys)
-          local time = redis.call('TIME')
-          local now = time[1] * 1000 + math.floor(time[2] / 1000)
-          if #keys == 1 then return redis.call('ZADD', 'sluice:dirty', 'LT', now, keys[1]) end
-          for first = 1, #keys, 1000 do
-            local marks = {}
-            for i = first, math.min(first + 999, #keys) do
-              marks[#marks + 1] = now
-              marks[#marks + 1] = keys[i]
+          local now
+          for i = 1, #keys do
+            if not redis.call('ZSCORE', 'sluice:dirty', keys[i]) then
+              if not now then
+                local time = redis.call('TIME')
+                now = time[1] * 1000 + math.floor(time[2] / 1000)
+              end
+              redis.call('ZADD', 'sluice:dirty', now, keys[i])
             end
-            redis.call('ZADD', 'sluice:dirty', 'LT', unpack(marks))
           end
         end
         local function write(keys, args)

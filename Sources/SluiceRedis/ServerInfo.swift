@@ -83,9 +83,12 @@ public struct ServerInfo: Hashable, Sendable {
 
     /// Whether the server knows `REPLCONF ACK … FACK …`, which is what WAITAOF counts.
     public var hasFACK: Bool {
-        if isValkey { return true }
+        isValkey || isAtLeast(7, 2)
+    }
+
+    private func isAtLeast(_ major: Int, _ minor: Int) -> Bool {
         let parts = version.split(separator: ".").compactMap { Int($0) }
-        return parts.count >= 2 && (parts[0], parts[1]) >= (7, 2)
+        return parts.count >= 2 && (parts[0], parts[1]) >= (major, minor)
     }
 
     /// Why the server might lose the marks of what changed, or nil.
@@ -114,7 +117,7 @@ public struct ServerInfo: Hashable, Sendable {
             )
         }
         if !capture.isExact {
-            return major >= 6
+            return isAtLeast(6, 2)
                 ? nil : RedisError(.halt, "\(name) is too old", hint: "use Redis 6.2 or later")
         }
         if major < 7 {

@@ -104,6 +104,8 @@ struct CaptureTests {
             try await admin.sendAll(traffic.commands(200, &random))
             #expect(try other.command("flush").code == 0, "\(other.log)")
         }
+        if marking == .transaction { try await expectApplicationSuffices(bench, admin) }
+        #expect(try other.command("flush").code == 0)
         // Rows of keys that went stay, because these permissions do not say why.
         let wrong = try await bench.differences().filter { $0.expected != nil }
         #expect(wrong.isEmpty, "\(wrong.prefix(5)) \(other.log)")
@@ -111,10 +113,34 @@ struct CaptureTests {
         #expect(other.stop(SIGTERM) == 0)
     }
 
-    @Test("Redis 6.2 is followed by marks, with a script for what later servers have functions for")
-    func old() async throws {
-        let bench = try await Bench(
-            .sqlite, server: .tooOld, redisSettings: Marking.transaction.setting)
+    // An application with just what the page says of it.
+    private func expectApplicationSuffices(_ bench: Bench, _ admin: RedisClient) async throws {
+        let loaded = try bench.sluice.command("functions", "--load")
+        #expect(loaded.code == 0, "\(loaded.output)")
+        try await admin.send(
+            "ACL", "SETUSER", "function", "on", ">pw", "resetkeys", "~c:*", "~sluice:dirty",
+            "-@all", "+incrby", "+fcall", "+zadd", "+zscore", "+time")
+        try await admin.send(
+            "ACL", "SETUSER", "transaction", "on", ">pw", "resetkeys", "~c:*", "~sluice:dirty",
+            "-@all", "+incrby", "+multi", "+exec", "+zadd")
+        for marking in [Marking.function, .transaction] {
+            let client = try await bench.redis.connect()
+            defer { client.close() }
+            try await client.send("AUTH", marking.rawValue, "pw")
+            let key = "c:\(marking)"
+            var last: [String?] = []
+            for command in marking.commands(["INCRBY", key, "5"]) {
+                last = try await client.send(command)
+            }
+            #expect(last.first == "5", "\(marking) \(last)")
+        }
+    }
+
+    @Test(
+        "Redis 6.2 is followed, with a script for what later servers have functions for",
+        arguments: [Marking.transaction, .tracking])
+    func old(marking: Marking) async throws {
+        let bench = try await Bench(.sqlite, server: .tooOld, redisSettings: marking.setting)
         try await bench.start()
         let client = try await bench.redis.connect()
         let loaded = try bench.sluice.command("functions", "--load").output
@@ -126,10 +152,10 @@ struct CaptureTests {
             "\(loaded)")
         let deadline = Int(Date().timeIntervalSince1970 * 1_000) + 60_000
         try await client.sendAll(
-            Marking.transaction.commands(["HSET", "session:a", "user_id", "9", "x", "y"])
-                + Marking.transaction.commands(["PEXPIREAT", "session:a", "\(deadline)"])
-                + Marking.transaction.commands(["ZADD", "z:a", "1.5", "m"])
-                + Marking.transaction.commands(["XADD", "e:a", "*", "n", "1"]))
+            marking.commands(["HSET", "session:a", "user_id", "9", "x", "y"])
+                + marking.commands(["PEXPIREAT", "session:a", "\(deadline)"])
+                + marking.commands(["ZADD", "z:a", "1.5", "m"])
+                + marking.commands(["XADD", "e:a", "*", "n", "1"]))
         try bench.flush()
         #expect(try bench.number("SELECT value FROM counters") == 7)
         #expect(try bench.query("SELECT user_id, extra FROM sessions") == [["9", "{\"x\":\"y\"}"]])
