@@ -48,6 +48,11 @@ public struct MarkLedger {
         for mark in marks { rounds[mark.name] = offset }
     }
 
+    /// Forgets marks, because what they stand for was not taken in.
+    public mutating func forget(_ marks: some Sequence<Mark>) {
+        for mark in marks { rounds[mark.name] = nil }
+    }
+
     /// Takes out the marks of a database that may be cleared, because the database has what they stand
     /// for up to an offset; at most `limit`.
     public mutating func settled(upTo offset: Int64, in database: Int, limit: Int) -> [Bytes] {
@@ -66,6 +71,13 @@ extension Mark {
     struct Name: Hashable, Sendable {
         let key: Bytes
         let database: Int
+    }
+
+    /// Whether a key is one of those that hold marks, which are nobody's rows.
+    package static func isOwn(_ key: Bytes) -> Bool {
+        guard key.starts(with: Array("sluice:".utf8)) else { return false }
+        let rest = String(decoding: key.dropFirst(7), as: UTF8.self)
+        return rest == "dirty" || rest == "writer" || rest.hasPrefix("inflight:")
     }
 
     var name: Name { Name(key: key, database: database) }

@@ -42,10 +42,12 @@ extension PipelineMachine {
         processed = position
         counters.commands += marks.count
         for mark in marks {
-            // A name that is pushed says no database: whether the key was there to be removed, only one
-            // that was read since says.
-            let isTelling = capture != .tracking || interpreter.isPresent(mark)
-            suspects[mark.name, default: Suspect()].note(since: isTelling ? mark.since : nil)
+            // A name may be that of another database's key, and a command may have done nothing: whether
+            // the key was there to be removed, only one that was read before says.
+            let isTelling = interpreter.isPresent(mark)
+            if interpreter.needsCause(mark) {
+                suspects[mark.name, default: Suspect()].note(since: isTelling ? mark.since : nil)
+            }
             interpreter.note(mark, at: position.offset)
         }
         let events = lateEvents + events
@@ -60,6 +62,16 @@ extension PipelineMachine {
         chunkReceived(now: now)
         return position.offset
     }
+
+    /// Whether some table maps the key of a mark.
+    public func isMapped(_ mark: Mark) -> Bool {
+        interpreter.mappings.contains {
+            $0.database == mark.database && $0.keys.matches(mark.key.span)
+        }
+    }
+
+    /// Notes that fields of hashes may have deadlines from now on.
+    public mutating func fieldsMayExpire() { interpreter.buffer.mayFieldsExpire = true }
 
     /// Notes why keys went that were read missing.
     ///
@@ -202,6 +214,7 @@ extension Interpreter {
 
     /// Has a key read that changed.
     mutating func note(_ mark: Mark, at offset: Int64) {
+        guard !Mark.isOwn(mark.key) else { return }
         select(mark.database)
         makeOpaque(mark.key.span, at: offset)
     }

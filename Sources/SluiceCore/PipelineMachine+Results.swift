@@ -164,6 +164,7 @@ extension PipelineMachine {
 extension Interpreter {
     /// Has a key read for a baseline, unless its value is known.
     mutating func noteForBaseline(_ key: Bytes, in database: Int) {
+        guard buffer.isExact || !Mark.isOwn(key) else { return }
         for table in mappings.indices
         where mappings[table].database == database && mappings[table].keys.matches(key.span) {
             let slot = buffer.tables[table].key(key.span)

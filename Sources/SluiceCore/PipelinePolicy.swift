@@ -11,7 +11,7 @@ public struct PipelinePolicy: Hashable, Sendable {
     /// The members that one page of a set or sorted set holds, about: Redis reads small ones at once.
     public var pageMembers = 500
     /// How many rows a page of members counts as among ``readsMax``.
-    public var pageWeight = 4
+    public var pageWeight = 40
     /// The keys that one SCAN looks at.
     public var scanCount = 500
     /// The pause between two chunks of a baseline, so that Redis's other clients do not feel it.

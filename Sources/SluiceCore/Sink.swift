@@ -6,9 +6,15 @@ public struct StoredState: Sendable {
     public let loose: [LooseRow]
     /// Rows that were set aside.
     public let deadLetters: [DeadLetter]
+    /// A name that the database gave itself when the source was first written to.
+    public let identity: String
 
     /// Creates a state.
-    public init(checkpoint: Checkpoint, loose: [LooseRow] = [], deadLetters: [DeadLetter] = []) {
+    public init(
+        checkpoint: Checkpoint, loose: [LooseRow] = [], deadLetters: [DeadLetter] = [],
+        identity: String = "",
+    ) {
+        self.identity = identity
         self.checkpoint = checkpoint
         self.loose = loose
         self.deadLetters = deadLetters

@@ -94,6 +94,7 @@ extension Pipeline {
         } catch {
             logger.debug("A read failed", metadata: ["why": "\(error)"])
             machine?.readFailed(now: now, pause: Backoff.pauseMin)
+            if error == .noMaster, !capture.isExact { leaveServer() }
             if error.response == .halt {
                 if readRefusal == nil {
                     logger.warning(

@@ -60,6 +60,7 @@ extension Pipeline {
         link?.close()
         if !capture.isExact { reader?.close() }
         marking.close()
+        marksBell.ring()
     }
 
     private func connect() async throws(RedisError) {
@@ -94,7 +95,7 @@ extension Pipeline {
         isListening = false
         guard PipelineMachine.needsCauses(mappings) else { return }
         do throws(RedisError) {
-            let events = try await KeyEvents.connect(to: server, on: loop)
+            let events = try await KeyEvents.connect(to: server, on: loop, mappings: mappings)
             keyEvents = events
             if configuresRedis, let flags = try await events.configure() {
                 logger.info(

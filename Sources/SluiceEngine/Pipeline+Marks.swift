@@ -5,15 +5,11 @@ internal import SluiceRedis
 
 /// How a source that only names the keys which changed is followed.
 public struct MarksPolicy: Hashable, Sendable {
-    /// A name of the database that the rows go to: two Sluices with different ones would take each
-    /// other's marks.
-    public var target: String
     /// How often every key is read anew, because tracking can't say everything.
     public var auditInterval: Duration
 
     /// Creates a policy.
-    public init(target: String = "", auditInterval: Duration = .seconds(21_600)) {
-        self.target = target
+    public init(auditInterval: Duration = .seconds(21_600)) {
         self.auditInterval = auditInterval
     }
 }
@@ -32,8 +28,12 @@ struct MarksState {
     var ended = 0
     var isWanted = false
     var auditAt = Duration.zero
-    /// How many marks wait in Redis, as far as is known.
-    var waiting = 0
+    /// Marks of keys that no table maps, to be cleared with the next step, by database.
+    var unmapped: [Int: [Bytes]] = [:]
+    /// Whether every key is to be read once the baseline under way has ended.
+    var isGapWanted = false
+    /// When the server is to be shown next that marks are still taken.
+    var signAt = Duration.zero
 
     func close() {
         set?.close()
@@ -93,20 +93,23 @@ extension Pipeline {
         marking.ledger = MarkLedger()
         marking.reliableSince = nil
         marking.events = []
+        marking.unmapped = [:]
+        marking.isGapWanted = false
         lastListened = nil
         await listenForCauses(isOld: info.isOld)
         let history = ReplicationID(run)
         switch capture {
         case .replication: preconditionFailure("a stream has no marks")
         case .dirtySet:
-            try await claim(info)
-            machine?.marksBegin(history: history, continues: true)
+            let continues = try await claim(info)
+            machine?.marksBegin(history: history, continues: continues)
         case .tracking:
             let prefixes = TrackingLink.prefixes(mappings)
             marking.tracking = try await TrackingLink.connect(
                 to: server, prefixes: prefixes, on: loop)
             // What changed before, nobody says.
-            machine?.marksBegin(history: history, continues: false)
+            // Its histories are not those of a dirty set.
+            machine?.marksBegin(history: ReplicationID("tracking-" + run), continues: false)
         }
         logger.info("Following", metadata: ["server": "\(info.name)", "capture": "\(capture)"])
         reason = nil
@@ -116,16 +119,25 @@ extension Pipeline {
         doorbell.ring()
     }
 
-    private func claim(_ info: ServerInfo) async throws(RedisError) {
+    /// Becomes the one that takes marks; true when none was cleared that the database has not.
+    private func claim(_ info: ServerInfo) async throws(RedisError) -> Bool {
         if let refusal = info.markEvictionRefusal { throw refusal }
         let set = try await MarkSet.connect(to: server, on: loop)
         marking.set = set
         await loadFunctions(info)
-        let epoch = machine?.committed.epoch ?? 0
+        let committed = machine?.committed
+        var continues = true
         for database in databases.sorted() {
-            try await set.claim(epoch: epoch, target: marksPolicy.target, in: database)
+            let claim = try await set.claim(
+                epoch: committed?.epoch ?? 0, target: target, in: database)
+            let isMine = claim.target == target && claim.sequence <= committed?.sequence ?? -1
+            continues = continues && isMine
         }
+        return continues
     }
+
+    // The database's own name: who writes to another must not take the same marks.
+    private var target: String { identity ?? "" }
 
     // Applications that mark by MULTI need no functions.
     private func loadFunctions(_ info: ServerInfo) async {
@@ -144,13 +156,14 @@ extension Pipeline {
         }
     }
 
-    private func listenForCauses(isOld: Bool) async {
+    func listenForCauses(isOld: Bool) async {
         keyEvents?.close()
         keyEvents = nil
         isListening = false
         guard PipelineMachine.needsCauses(mappings) else { return }
         do throws(RedisError) {
-            let events = try await KeyEvents.connect(to: server, on: loop, isOld: isOld)
+            let events = try await KeyEvents.connect(
+                to: server, on: loop, isOld: isOld, mappings: mappings)
             keyEvents = events
             isListening = true
             // Where settings may not be asked for, events may come all the same.
@@ -176,9 +189,7 @@ extension Pipeline {
             guard reader?.isActive == true else {
                 throw RedisError(.retry, "the connection to Redis was lost")
             }
-            while next > now, !marking.isWanted, !isDraining, reader?.isActive == true {
-                await marksBell.wait(atMost: next - now)
-            }
+            try await waitForRound(at: next)
             marking.isWanted = false
             next = now + policy.interval
             marking.begun += 1
@@ -189,10 +200,24 @@ extension Pipeline {
             sendAcknowledgement(isWanted: false)
             doorbell.ring()
         }
-        // What is on its way is settled by the stop; its marks go now or at the next start.
-        while !Task.isCancelled, machine?.isSettled != true {
-            await marksBell.wait(atMost: .milliseconds(20))
+        // What is on its way is read and settled by the stop, which also clears its marks.
+        while !Task.isCancelled { await marksBell.wait(atMost: .seconds(1)) }
+    }
+
+    /// How often a server is asked whether it is there, and told that marks are still taken.
+    private static let signOfLife = Duration.seconds(5)
+
+    private func waitForRound(at time: Duration) async throws(RedisError) {
+        while time > now, !marking.isWanted, !isDraining, reader?.isActive == true {
+            await marksBell.wait(atMost: min(time - now, .seconds(1)))
+            try await showSign()
         }
+    }
+
+    private func showSign() async throws(RedisError) {
+        guard now >= marking.signAt else { return }
+        marking.signAt = now + Self.signOfLife
+        try await marking.tracking?.ping()
         if capture == .dirtySet { try await clearSettled() }
     }
 
@@ -208,26 +233,31 @@ extension Pipeline {
 
     private func takeAll(in database: Int) async throws(RedisError) {
         guard let set = marking.set else { return }
-        var started: Int64?
+        var taken = 0
+        var total: Int?
         while !Task.isCancelled, !isDraining {
-            await waitForRoom()
+            try await waitForRoom()
             if isDraining || Task.isCancelled { return }
-            let epoch = machine?.committed.epoch ?? 0
-            let settled = settledMarks(in: database)
             let answer = try await set.take(
-                epoch: epoch, settled: settled, count: MarkSet.takeMax, in: database)
+                settled: settledMarks(in: database), sequence: machine?.committed.sequence ?? 0,
+                count: MarkSet.takeMax, in: database)
             if isListening, marking.reliableSince == .min { marking.reliableSince = answer.time }
-            let isEnd =
-                answer.marks.count < MarkSet.takeMax
-                || answer.marks.last?.since ?? .max > started ?? answer.time
-            started = started ?? answer.time
+            taken += answer.marks.count
+            total = total ?? answer.marks.count + answer.waiting
+            // What was marked since the round began may be taken before marks of a clock that is ahead.
+            let isEnd = answer.marks.count < MarkSet.takeMax || taken >= 2 * (total ?? 0)
             // The machine may have begun to read meanwhile.
             await waitUntilFree()
             let oldest = answer.marks.first?.since ?? answer.time
-            let age = Duration.milliseconds(max(0, answer.time - oldest))
-            guard let offset = hand(over: answer.marks, age: age) else { return }
-            marking.ledger.taken(answer.marks, at: offset)
-            marking.waiting = isEnd ? 0 : MarkSet.takeMax
+            let age = Duration.milliseconds(answer.time - oldest)
+            let mine = answer.marks.filter { machine?.isMapped($0) == true }
+            guard let offset = hand(over: mine, age: age) else {
+                // What they stand for was not read: no earlier round clears them.
+                return marking.ledger.forget(answer.marks)
+            }
+            marking.ledger.taken(mine, at: offset)
+            marking.unmapped[database, default: []] += answer.marks
+                .filter { machine?.isMapped($0) != true }.map(\.key)
             if isEnd { return }
             machine?.requestCut()
             doorbell.ring()
@@ -236,14 +266,21 @@ extension Pipeline {
 
     private func takeTracked() async throws(RedisError) {
         guard let tracking = marking.tracking else { return }
-        await waitForRoom()
+        try await waitForRoom()
         if isDraining || Task.isCancelled { return }
         let start = Int64(now.seconds * 1_000)
+        // A server that became a replica goes on naming keys.
+        try await reader?.expectMaster()
         let answer = try await tracking.listen()
         if isListening, marking.reliableSince == .min { marking.reliableSince = start }
+        marking.isGapWanted = marking.isGapWanted || answer.isGap
+        // One after the other: a baseline that always begins anew never ends.
+        let isBusy = machine?.isBaselineRunning == true
+        if isBusy { marking.auditAt = now + marksPolicy.auditInterval }
         let isAudit = now >= marking.auditAt
-        if answer.isGap || isAudit, let history = machine?.processed?.history {
+        if !isBusy, marking.isGapWanted || isAudit, let history = machine?.processed?.history {
             marking.auditAt = now + marksPolicy.auditInterval
+            marking.isGapWanted = false
             logger.info(
                 "Every mapped key is read",
                 metadata: [
@@ -261,7 +298,7 @@ extension Pipeline {
         }
         var rest = marks[...]
         repeat {
-            await waitForRoom()
+            try await waitForRoom()
             if isDraining || Task.isCancelled { return }
             _ = hand(over: Array(rest.prefix(MarkSet.takeMax)), age: .zero)
             rest = rest.dropFirst(MarkSet.takeMax)
@@ -279,13 +316,15 @@ extension Pipeline {
     }
 
     // As many rows wait as one batch holds, or the buffer is full, or something is read.
-    private func waitForRoom() async {
+    private func waitForRoom() async throws(RedisError) {
         while !Task.isCancelled, !isDraining, let isHolding = machine?.isHolding,
             isHolding
                 || (machine?.dirtyCount ?? 0) + (machine?.opaqueCount ?? 0) >= policy.rowsMax
         {
             doorbell.ring()
             await marksBell.wait(atMost: .milliseconds(100))
+            // While the database is away, too.
+            try await showSign()
         }
     }
 
@@ -296,91 +335,24 @@ extension Pipeline {
     }
 
     private func settledMarks(in database: Int) -> [Bytes] {
-        guard let offset = machine?.settledOffset() ?? nil else { return [] }
-        return marking.ledger.settled(upTo: offset, in: database, limit: MarkSet.takeMax)
+        let unmapped = marking.unmapped.removeValue(forKey: database) ?? []
+        guard let offset = machine?.settledOffset() ?? nil else { return unmapped }
+        return unmapped
+            + marking.ledger.settled(upTo: offset, in: database, limit: MarkSet.takeMax)
     }
 
-    private func clearSettled() async throws(RedisError) {
+    /// Clears the marks of everything that the database has, and shows that this instance lives.
+    func clearSettled() async throws(RedisError) {
         guard let set = marking.set, set.isActive else { return }
-        let epoch = machine?.committed.epoch ?? 0
+        marking.signAt = now + Self.signOfLife
         for database in databases.sorted() {
-            while true {
-                let settled = settledMarks(in: database)
-                if settled.isEmpty { break }
-                _ = try await set.take(epoch: epoch, settled: settled, count: 0, in: database)
-            }
+            var settled: [Bytes]
+            repeat {
+                settled = settledMarks(in: database)
+                _ = try await set.take(
+                    settled: settled, sequence: machine?.committed.sequence ?? 0, count: 0,
+                    in: database)
+            } while !settled.isEmpty
         }
-    }
-
-    // MARK: Causes
-
-    /// Collects the events of keys that went by themselves.
-    private func hearCauses() async throws(RedisError) {
-        guard isListening, let keyEvents else { return }
-        do throws(RedisError) {
-            note(try await keyEvents.barrier())
-        } catch {
-            guard error.response == .retry else { return isListening = false }
-            // What happens until it is renewed, nobody says.
-            marking.reliableSince = nil
-            throw error
-        }
-    }
-
-    private func note(_ answer: KeyEvents.Answer) {
-        marking.events += answer.events
-        if !answer.isReliable || !answer.isUndisturbed {
-            marking.reliableSince = nil
-        } else if marking.reliableSince == nil {
-            // The time is that of the next round.
-            marking.reliableSince = .min
-        }
-    }
-
-    /// Asks why keys went that were read missing.
-    func askVerdicts() async {
-        var events: [KeyEvent] = []
-        if isListening, let answer = try? await keyEvents?.barrier() {
-            note(answer)
-            events = marking.events
-            marking.events = []
-        } else {
-            marking.reliableSince = nil
-        }
-        let since = marking.reliableSince == .min ? nil : marking.reliableSince
-        machine?.causesAnswered(events, reliableSince: since)
-        marksBell.ring()
-        doorbell.ring()
-    }
-
-    // MARK: Streams
-
-    /// The items of a read, with what the database has of their streams.
-    func afterLastEntries(_ items: [ReadItem]) async throws(SinkError) -> [ReadItem] {
-        let wanted = machine?.streamsToFind ?? []
-        guard !wanted.isEmpty else { return items }
-        var last = [Bytes?](repeating: nil, count: wanted.count)
-        for (table, places) in Dictionary(grouping: wanted.indices, by: { wanted[$0].table }) {
-            let keys = places.map { wanted[$0].key }
-            let found = try await sink.lastEntries(table: table, keys: keys)
-            for (place, id) in zip(places, found) { last[place] = id }
-        }
-        return machine?.streamsFound(last) ?? items
-    }
-
-    // MARK: Flushing
-
-    /// Has everything taken that is marked now, and says at which offset it is.
-    func roundForFlush() async -> (offset: Int64, history: ReplicationID)? {
-        guard isStreaming else { return nil }
-        let wanted = marking.begun + 1
-        marking.isWanted = true
-        marksBell.ring()
-        while marking.ended < wanted {
-            guard isStreaming, !isDraining, !Task.isCancelled else { return nil }
-            try? await pause(.milliseconds(5))
-        }
-        guard let processed = machine?.processed else { return nil }
-        return (processed.offset, processed.history)
     }
 }

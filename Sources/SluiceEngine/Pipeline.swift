@@ -48,6 +48,8 @@ public actor Pipeline: Service {
     var marking = MarksState()
     /// When it was last heard what changed, in milliseconds of this process.
     var lastListened: Int64?
+    /// The name that the database gave itself.
+    var identity: String?
     /// Wakes the task that takes marks.
     let marksBell: Doorbell
     /// Whether one byte less is acknowledged while another replica is attached, and whether one is.
@@ -219,6 +221,7 @@ public actor Pipeline: Service {
         )
         self.machine = consume machine
         hasLetters = !stored.deadLetters.isEmpty
+        identity = stored.identity
         failure = nil
         acknowledged = -1
         // Discarding: what a commit returns is not kept, however many there are.
@@ -237,6 +240,7 @@ public actor Pipeline: Service {
             } catch {
                 self.failure = self.failure ?? error
             }
+            if isDraining { try? await self.clearSettled() }
             self.lose()
             group.cancelAll()
         }

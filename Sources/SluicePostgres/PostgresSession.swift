@@ -46,6 +46,10 @@ final class PostgresSession {
             if try needsOwnTables() {
                 for sql in OwnTables.create(.postgres) { try connection.run(sql) }
             }
+            let identity = OwnTables.identity
+            if try !columns(of: identity.table).contains(identity.column) {
+                try connection.run(identity.add)
+            }
             for mapping in mappings {
                 let statements = TableStatements(mapping, .postgres)
                 if createsTables, try columns(of: mapping.name).isEmpty {
@@ -114,15 +118,22 @@ final class PostgresSession {
     private func takeOver() throws(SinkError) -> StoredState {
         try connection.run(
             """
-            INSERT INTO sluice_position (source, epoch, sequence, baseline_done, strays)
-            VALUES ($1, 1, 0, 0, '')
-            ON CONFLICT (source) DO UPDATE SET epoch = sluice_position.epoch + 1
-            """, [.text(source)])
+            INSERT INTO sluice_position
+                (source, epoch, sequence, baseline_done, strays, identity)
+            VALUES ($1, 1, 0, 0, '', $2)
+            ON CONFLICT (source) DO UPDATE SET epoch = sluice_position.epoch + 1,
+                identity = coalesce(sluice_position.identity, excluded.identity)
+            """, [.text(source), .text(OwnTables.newIdentity())])
+        let identity =
+            try connection.run(
+                "SELECT identity FROM sluice_position WHERE source = $1", [.text(source)]
+            ).rows.first?.first ?? nil
         guard let checkpoint = try checkpoint() else {
             throw SinkError(.fenced, code: "sink.position", "the position is gone")
         }
         return StoredState(
-            checkpoint: checkpoint, loose: try loose(), deadLetters: try letters.names()
+            checkpoint: checkpoint, loose: try loose(), deadLetters: try letters.names(),
+            identity: identity ?? ""
         )
     }
 

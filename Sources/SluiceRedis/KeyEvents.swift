@@ -18,6 +18,10 @@ package final class KeyEvents: Sendable {
         /// Whether no setting of the server was changed since the last answer: one that was turned off
         /// and on again hides what happened in between.
         package let isUndisturbed: Bool
+        /// Whether no database was flushed or swapped since the last answer.
+        package let isUnflushed: Bool
+        /// Whether a command was used that gives fields of hashes deadlines.
+        package let hasUsedFieldDeadlines: Bool
     }
 
     private let connection: RedisConnection
@@ -31,6 +35,8 @@ package final class KeyEvents: Sendable {
         var complete: [KeyEvent] = []
         /// How often settings were changed, as the server counts, when that was asked last.
         var changes: [String?]?
+        /// How often databases were flushed or swapped, when that was asked last.
+        var flushes: [String?]?
     }
 
     /// The flags of `notify-keyspace-events` that are needed: events by kind, expired, evicted.
@@ -47,9 +53,12 @@ package final class KeyEvents: Sendable {
 
     /// Connects and listens.
     ///
-    /// - Parameter isOld: Whether the server is older than 7.0.
+    /// - Parameters:
+    ///   - isOld: Whether the server is older than 7.0.
+    ///   - mappings: The tables; events of other keys are not kept.
     package static func connect(
         to endpoint: RedisEndpoint, on loop: any EventLoop, isOld: Bool = false,
+        mappings: [TableMapping],
     ) async throws(RedisError) -> KeyEvents {
         let heard: NIOLoopBound<Heard>
         do {
@@ -60,7 +69,12 @@ package final class KeyEvents: Sendable {
         let connection = try await RedisConnection.connect(
             to: endpoint, on: loop, name: "sluice-events",
             onPush: { parts in
-                if let event = Self.event(parts) { heard.value.events.append(event) }
+                guard let event = Self.event(parts) else { return }
+                let isMine = mappings.contains {
+                    $0.needsCause && $0.database == event.database
+                        && $0.keys.matches(event.key.span)
+                }
+                if isMine { heard.value.events.append(event) }
             },
             onReplies: {
                 heard.value.complete += heard.value.events
@@ -130,13 +144,14 @@ package final class KeyEvents: Sendable {
 
     private func answer(_ info: RESPValue, isReliable: Bool) async throws(RedisError) -> Answer {
         let info = ServerInfo(info.text ?? "")
-        let taken = await taken(changes: info.settingChanges)
+        let taken = await taken(changes: info.settingChanges, flushes: info.flushes)
         guard info.isMaster, let offset = info.offset, let history = info.history else {
             throw RedisError(.retry, "the server is no master any more")
         }
         return Answer(
             events: taken.events, offset: offset, history: history, isReliable: isReliable,
-            isUndisturbed: taken.isUndisturbed)
+            isUndisturbed: taken.isUndisturbed, isUnflushed: taken.isUnflushed,
+            hasUsedFieldDeadlines: info.hasUsedFieldDeadlines)
     }
 
     // Redis without memory takes no transaction, and one with a command that is forbidden is not run.
@@ -152,22 +167,28 @@ package final class KeyEvents: Sendable {
         else {
             return Answer(
                 events: answer.events, offset: answer.offset, history: answer.history,
-                isReliable: false, isUndisturbed: answer.isUndisturbed)
+                isReliable: false, isUndisturbed: answer.isUndisturbed,
+                isUnflushed: answer.isUnflushed,
+                hasUsedFieldDeadlines: answer.hasUsedFieldDeadlines)
         }
         return answer
     }
 
-    private func taken(changes: [String?]) async -> (events: [KeyEvent], isUndisturbed: Bool) {
+    private func taken(
+        changes: [String?], flushes: [String?],
+    ) async -> (events: [KeyEvent], isUndisturbed: Bool, isUnflushed: Bool) {
         let heard = heard
-        let future = heard.eventLoop.submit { () -> ([KeyEvent], Bool) in
+        let future = heard.eventLoop.submit { () -> ([KeyEvent], Bool, Bool) in
             let isUndisturbed = (heard.value.changes ?? changes) == changes
+            let isUnflushed = (heard.value.flushes ?? flushes) == flushes
             defer {
                 heard.value.complete = []
                 heard.value.changes = changes
+                heard.value.flushes = flushes
             }
-            return (heard.value.complete, isUndisturbed)
+            return (heard.value.complete, isUndisturbed, isUnflushed)
         }
-        return (try? await future.get()) ?? ([], false)
+        return (try? await future.get()) ?? ([], false, false)
     }
 
     /// Closes the connection.

@@ -65,6 +65,11 @@ package final class KeyReader: Sendable {
         return CommandDescriptions.parse(reply)
     }
 
+    /// Sees that the server is the master still.
+    package func expectMaster() async throws(RedisError) {
+        _ = try place(try await connection.send(["INFO", "replication"]))
+    }
+
     /// Sends any command.
     package func send(_ command: [String]) async throws(RedisError) -> [String]? {
         let reply = try await connection.send(command)
@@ -72,58 +77,78 @@ package final class KeyReader: Sendable {
         return reply.elements.map { $0.map { $0.text ?? "" } } ?? reply.text.map { [$0] }
     }
 
-    /// Reads items in one transaction.
+    /// Reads items, in one transaction where places in the stream are asked for.
     package func read(
         _ items: [ReadItem],
     ) async throws(RedisError) -> ReadAnswer {
-        var bytes = RESPEncoder.command("MULTI")
-        var count = 3
-        var names = ["MULTI"]
+        var commands: [[[UInt8]]] = []
         // The places of what SELECT answers.
         var selects: [Int] = []
         var selected = home
-        func add(_ command: [[UInt8]]) {
-            bytes += RESPEncoder.command(command)
-            names.append(String(decoding: command[0], as: UTF8.self))
-            count += 1
-        }
         func select(_ database: Int) {
             guard database != selected else { return }
-            selects.append(names.count - 1)
-            add(Self.select(database))
+            selects.append(commands.count)
+            commands.append(Self.select(database))
             selected = database
         }
         for item in items {
             select(item.database)
-            for command in commands(for: item) { add(command) }
+            commands += self.commands(for: item)
         }
-        if !hasExpireTime { add([Array("TIME".utf8)]) }
+        if !hasExpireTime { commands.append([Array("TIME".utf8)]) }
         select(home)
-        let whereabouts = RESPEncoder.command("INFO", "replication")
-        bytes += whereabouts + RESPEncoder.command("EXEC") + whereabouts
-        var replies = try await connection.send(encoded: bytes, count: count + 1)
-        // To look at a key past its deadline removes it, which the stream says after the reads.
-        let after = try place(replies.removeLast())
-        for (reply, name) in zip(replies.dropLast(), names + ["INFO"]) {
-            if case .error(let text) = reply { throw RedisConnection.refusal(text, name) }
-        }
-        guard let last = replies.last, var values = last.elements, values.count == count - 2
-        else {
-            throw RedisError(.retry, "Redis did not run the transaction of a read")
-        }
+        var answer = isExact ? try await readAtOnce(commands) : try await readInTurn(commands)
         for place in selects.reversed() {
-            if case .error(let text) = values.remove(at: place) {
+            if case .error(let text) = answer.values.remove(at: place) {
                 throw RedisConnection.refusal(text, "SELECT")
             }
+        }
+        let time = hasExpireTime ? nil : Self.milliseconds(answer.values.removeLast())
+        return ReadAnswer(
+            results: Self.results(for: items, answer.values, time: time),
+            offset: answer.place.offset, until: answer.until, history: answer.place.history)
+    }
+
+    private typealias Values = (values: [RESPValue], place: StreamPlace, until: Int64)
+
+    private func readAtOnce(_ commands: [[[UInt8]]]) async throws(RedisError) -> Values {
+        let whereabouts = RESPEncoder.command("INFO", "replication")
+        let bytes =
+            RESPEncoder.command("MULTI") + commands.flatMap { RESPEncoder.command($0) }
+            + whereabouts + RESPEncoder.command("EXEC") + whereabouts
+        let count = commands.count + 4
+        var replies = try await connection.send(encoded: bytes, count: count)
+        // To look at a key past its deadline removes it, which the stream says after the reads.
+        let after = try place(replies.removeLast())
+        let names = ["MULTI"] + commands.map { String(decoding: $0[0], as: UTF8.self) } + ["INFO"]
+        for (reply, name) in zip(replies.dropLast(), names) {
+            if case .error(let text) = reply { throw RedisConnection.refusal(text, name) }
+        }
+        guard let last = replies.last, var values = last.elements, values.count == count - 3
+        else {
+            throw RedisError(.retry, "Redis did not run the transaction of a read")
         }
         let before = try place(values.removeLast())
         guard after.history == before.history else {
             throw RedisError(.retry, "another history began during a read")
         }
-        let time = hasExpireTime ? nil : Self.milliseconds(values.removeLast())
-        return ReadAnswer(
-            results: Self.results(for: items, values, time: time), offset: before.offset,
-            until: after.offset, history: before.history)
+        return (values, before, after.offset)
+    }
+
+    // A Redis without memory queues nothing, and what changes meanwhile is read once more anyway.
+    private func readInTurn(_ commands: [[[UInt8]]]) async throws(RedisError) -> Values {
+        var replies = try await connection.send(commands + [Self.whereabouts])
+        let place = try place(replies.removeLast())
+        for (reply, command) in zip(replies, commands) {
+            guard case .error(let text) = reply, !Self.isOfValue(text) else { continue }
+            throw RedisConnection.refusal(text, String(decoding: command[0], as: UTF8.self))
+        }
+        return (replies, place, place.offset)
+    }
+
+    // What a server says of a key that is of another type, or that it does not have.
+    private static func isOfValue(_ text: String) -> Bool {
+        text.hasPrefix("WRONGTYPE") || text.hasPrefix("ERR no such key")
     }
 
     // What TIME says: seconds and microseconds.
@@ -309,12 +334,12 @@ package final class KeyReader: Sendable {
         let info = ServerInfo(reply.text ?? "")
         if !isExact {
             guard !info.isReplica else {
-                throw RedisError(.retry, "the server is no master any more")
+                throw RedisError.noMaster
             }
             return StreamPlace(offset: 0, history: ReplicationID(""))
         }
         guard info.isMaster, let offset = info.offset, let history = info.history else {
-            throw RedisError(.retry, "the server is no master any more")
+            throw RedisError.noMaster
         }
         return StreamPlace(offset: offset, history: history)
     }

@@ -6,13 +6,15 @@ internal import RESPWire
 /// - `FCALL sluice_write N KEY… COMMAND ARGUMENT…` runs one write command and marks its keys.
 /// - `FCALL sluice_write_all N KEY… COUNT WORD… COUNT WORD…` runs several, each given as the number of its
 ///   words and the words, and marks the keys.
+/// - `FCALL sluice_remove N KEY… COMMAND ARGUMENT…` is `sluice_write` for commands that remove, and works
+///   also when Redis has reached `maxmemory`.
 ///
 /// Keys are marked first, so that a command which fails leaves a mark too many at worst. Of
 /// `sluice_write_all` the commands before one that fails stay done, as with MULTI. On servers before 7.0 the same text is a script, called with `EVALSHA` and the function's name as the
 /// first argument.
 public enum MarkFunctions {
     /// The version of the text; a server that has an older one gets this.
-    public static let version = 1
+    public static let version = 2
 
     // One mark for each key: when it was first changed since it was read last. A key that is marked
     // already needs no time, which costs more than to look.
@@ -48,10 +50,27 @@ public enum MarkFunctions {
         end
         """
 
+    // A full Redis takes no write but those that make room; and a mark takes some.
+    private static let remove = """
+        local makes_room = {
+          DEL = 1, UNLINK = 1, GETDEL = 1, HDEL = 1, SREM = 1, SPOP = 1, ZREM = 1, ZPOPMIN = 1,
+          ZPOPMAX = 1, LPOP = 1, RPOP = 1, LTRIM = 1, LREM = 1, XDEL = 1, XTRIM = 1,
+          EXPIRE = 1, PEXPIRE = 1, EXPIREAT = 1, PEXPIREAT = 1
+        }
+        local function remove(keys, args)
+          if not args[1] or not makes_room[string.upper(args[1])] then
+            return redis.error_reply('ERR expected a command that removes; use sluice_write')
+          end
+          return write(keys, args)
+        end
+        """
+
     /// The library, for `FUNCTION LOAD` from 7.0 on.
     public static let library = """
         #!lua name=sluice
         \(body)
+        \(remove)
+        redis.register_function{function_name='sluice_remove', callback=remove, flags={'allow-oom'}}
         redis.register_function('sluice_write', write)
         redis.register_function('sluice_write_all', write_all)
         redis.register_function{function_name='sluice_version',

@@ -28,10 +28,22 @@ package final class MarkSet: Sendable {
         package let marks: [Mark]
         /// The server's time, in milliseconds since 1970.
         package let time: Int64
+        /// How many marks wait still.
+        package let waiting: Int
+    }
+
+    /// Who took marks before.
+    package struct Claim: Sendable {
+        /// The name of the database that they went to, or nil when there was none.
+        package let target: String?
+        /// The number of the commit that had all of which a mark was cleared.
+        package let sequence: Int64
     }
 
     private let connection: RedisConnection
     private let home: Int
+    /// What only this connection knows: a step of an older one that arrives late does nothing.
+    private let token: String
 
     /// Whether the connection still stands.
     package var isActive: Bool { connection.isActive }
@@ -39,6 +51,7 @@ package final class MarkSet: Sendable {
     private init(connection: RedisConnection, home: Int) {
         self.connection = connection
         self.home = home
+        token = String(UInt64.random(in: .min ... .max), radix: 16)
     }
 
     /// Connects.
@@ -61,18 +74,30 @@ package final class MarkSet: Sendable {
     ///   - target: A name of the database that the marks' rows go to.
     package func claim(
         epoch: Int64, target: String, in database: Int,
-    ) async throws(RedisError) {
-        let reply = try await run(
-            Self.claimScript, ["\(epoch)", target, "\(Self.silenceSeconds)"], in: database)
-        switch reply.text {
-        case "OK": return
-        case "TARGET":
-            throw RedisError(
-                .halt, "the marks of this Redis are taken by a Sluice with another database",
-                hint: "each of the two would see only some writes; if that one is gone for good, "
-                    + "wait a minute, or DEL \(Self.writer)")
-        default:
-            throw RedisError(.retry, "a later instance takes the marks of this Redis")
+    ) async throws(RedisError) -> Claim {
+        let arguments = ["\(epoch)", target, "\(Self.silenceSeconds)", token]
+        var first: Claim?
+        while true {
+            let reply = try await run(Self.claimScript, arguments, in: database)
+            let parts = reply.elements ?? [reply]
+            let claim =
+                first
+                ?? Claim(
+                    target: parts.count > 1 ? parts[1].text.flatMap { $0.isEmpty ? nil : $0 } : nil,
+                    sequence: parts.count > 2 ? parts[2].integer ?? .max : .max)
+            first = claim
+            switch parts[0].text {
+            case "OK": return claim
+            // A part of the marks in flight was moved back.
+            case "MORE": continue
+            case "TARGET":
+                throw RedisError(
+                    .halt, "the marks of this Redis are taken by a Sluice with another database",
+                    hint: "each of the two would see only some writes; if that one is gone for "
+                        + "good, wait a minute: then every key is read once")
+            default:
+                throw RedisError(.retry, "a later instance takes the marks of this Redis")
+            }
         }
     }
 
@@ -80,22 +105,25 @@ package final class MarkSet: Sendable {
     ///
     /// - Parameters:
     ///   - settled: Keys whose marks in flight go.
+    ///   - sequence: The number of the commit that has what they stand for.
     ///   - count: The most that are taken, 0 to only clear.
     package func take(
-        epoch: Int64, settled: [Bytes], count: Int, in database: Int,
+        settled: [Bytes], sequence: Int64, count: Int, in database: Int,
     ) async throws(RedisError) -> Answer {
-        let texts = ["\(epoch)", "\(count)"].map { Array($0.utf8) }
+        let texts = [token, "\(sequence)", "\(count)"].map { Array($0.utf8) }
         let reply = try await run(Self.takeScript, texts + settled, in: database)
-        guard let parts = reply.elements, let time = parts.first?.integer, parts.count % 2 == 1
+        guard let parts = reply.elements, parts.count >= 2, let time = parts[0].integer,
+            let waiting = parts[1].integer
         else { throw RedisError(.retry, "another instance takes the marks of this Redis now") }
         var marks: [Mark] = []
-        for index in stride(from: 1, to: parts.count, by: 2) {
+        for index in stride(from: 2, to: parts.count - 1, by: 2) {
             guard let key = parts[index].bytes else { continue }
-            let score = parts[index + 1].text.flatMap { Double($0) }
-            marks.append(
-                Mark(key: key, database: database, since: score.map { Int64(exactly: $0) ?? 0 }))
+            // An application's clock may be anything.
+            let score = parts[index + 1].text.flatMap { Double($0) } ?? 0
+            let since = score.isNaN ? 0 : Int64(min(max(0, score), Double(time)))
+            marks.append(Mark(key: key, database: database, since: min(since, time)))
         }
-        return Answer(marks: marks, time: time)
+        return Answer(marks: marks, time: time, waiting: Int(waiting))
     }
 
     /// How many marks wait, and when the oldest of them was made.
@@ -160,55 +188,66 @@ package final class MarkSet: Sendable {
 
     // MARK: Scripts
 
-    // KEYS: marks, the stem of the sets in flight, the writer. All share what a cluster would need.
+    // KEYS: marks, the stem of the sets in flight, the writer. All share what a cluster would need. Each
+    // begins to write with a command that needs no memory, because then a full Redis lets it end.
     private static let claimScript = """
-        local epoch, target = ARGV[1], ARGV[2]
+        local epoch, target, silence, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
         local time = redis.call('TIME')
-        local now = tonumber(time[1])
-        local other = redis.call('HMGET', KEYS[3], 'epoch', 'target', 'seen')
-        local heard = other[3] and now - tonumber(other[3]) < tonumber(ARGV[3])
-        if other[2] and other[2] ~= target and heard then return 'TARGET' end
+        local other = redis.call('HMGET', KEYS[3], 'epoch', 'target', 'seen', 'sequence')
+        local heard = other[3] and time[1] - other[3] < tonumber(silence)
+        if other[2] and other[2] ~= target and heard then return {'TARGET'} end
         if other[1] and other[2] == target and tonumber(other[1]) > tonumber(epoch) and heard then
-          return 'EPOCH'
+          return {'EPOCH'}
         end
-        local fields = redis.call('HKEYS', KEYS[3])
-        for _, field in ipairs(fields) do
+        redis.call('HDEL', KEYS[3], 'none')
+        redis.call('HSET', KEYS[3], 'epoch', epoch, 'target', target, 'seen', time[1],
+          'token', token)
+        local answer = {'OK', other[2] or '', other[4] or '0'}
+        for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
           local old = string.match(field, '^set:(%d+)$')
           if old then
             local set = KEYS[2] .. ':' .. old
-            redis.call('ZUNIONSTORE', KEYS[1], 2, KEYS[1], set, 'AGGREGATE', 'MIN')
-            redis.call('DEL', set)
-            redis.call('HDEL', KEYS[3], field)
+            local marks = redis.call('ZRANGE', set, 0, 999, 'WITHSCORES')
+            for i = 1, #marks, 2 do
+              redis.call('ZADD', KEYS[1], 'LT', marks[i + 1], marks[i])
+              redis.call('ZREM', set, marks[i])
+            end
+            if redis.call('EXISTS', set) == 1 then
+              answer[1] = 'MORE'
+              return answer
+            end
+            if old ~= epoch then redis.call('HDEL', KEYS[3], field) end
           end
         end
-        redis.call('HSET', KEYS[3], 'epoch', epoch, 'target', target, 'seen', time[1],
-          'set:' .. epoch, '1')
-        return 'OK'
+        redis.call('HSET', KEYS[3], 'set:' .. epoch, '1')
+        return answer
         """
 
     private static let takeScript = """
-        local epoch, count = ARGV[1], tonumber(ARGV[2])
-        if redis.call('HGET', KEYS[3], 'epoch') ~= epoch then return 'FENCED' end
-        local set = KEYS[2] .. ':' .. epoch
-        for first = 3, #ARGV, 1000 do
+        local token, sequence, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
+        local writer = redis.call('HMGET', KEYS[3], 'token', 'epoch', 'seen')
+        if writer[1] ~= token then return 'FENCED' end
+        local set = KEYS[2] .. ':' .. writer[2]
+        redis.call('HDEL', KEYS[3], 'none')
+        for first = 4, #ARGV, 1000 do
           redis.call('ZREM', set, unpack(ARGV, first, math.min(first + 999, #ARGV)))
         end
         local time = redis.call('TIME')
-        local answer = {time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))}
-        if redis.call('HGET', KEYS[3], 'seen') ~= time[1] then
-          redis.call('HSET', KEYS[3], 'seen', time[1])
-        end
+        if #ARGV > 3 then redis.call('HSET', KEYS[3], 'sequence', sequence) end
+        if writer[3] ~= time[1] then redis.call('HSET', KEYS[3], 'seen', time[1]) end
+        local answer = {time[1] .. string.format('%03d', math.floor(time[2] / 1000)), 0}
         if count < 1 then return answer end
         local marks = redis.call('ZRANGE', KEYS[1], 0, count - 1, 'WITHSCORES')
         if #marks == 0 then return answer end
         local added, gone = {}, {}
         for i = 1, #marks, 2 do
-          answer[i + 1], answer[i + 2] = marks[i], marks[i + 1]
+          answer[i + 2], answer[i + 3] = marks[i], marks[i + 1]
           added[#added + 1], added[#added + 2] = marks[i + 1], marks[i]
           gone[#gone + 1] = marks[i]
         end
         redis.call('ZADD', set, 'LT', unpack(added))
         redis.call('ZREM', KEYS[1], unpack(gone))
+        answer[2] = redis.call('ZCARD', KEYS[1])
         return answer
         """
 }

@@ -67,7 +67,8 @@ package final class RedisConnection: Sendable {
     package static func refusal(_ text: String, _ command: String) -> RedisError {
         let code = text.prefix { $0 != " " }
         switch code {
-        case "LOADING", "MASTERDOWN", "NOMASTERLINK", "BUSY", "TRYAGAIN":
+        case "LOADING", "MASTERDOWN", "NOMASTERLINK", "BUSY", "TRYAGAIN", "OOM", "MISCONF",
+            "NOREPLICAS", "READONLY":
             return RedisError(.retry, "Redis is not ready (\(code))")
         case "NOAUTH", "WRONGPASS":
             return RedisError(

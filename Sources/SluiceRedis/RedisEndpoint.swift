@@ -80,6 +80,9 @@ public struct RedisError: Error, Hashable, Sendable, CustomStringConvertible {
         case halt
     }
 
+    /// The server was the master and is not any more.
+    public static let noMaster = RedisError(.retry, "the server is no master any more")
+
     /// What to do about it.
     public let response: Response
     /// What happened, in one sentence.

@@ -78,6 +78,20 @@ public struct ServerInfo: Hashable, Sendable {
         }
     }
 
+    /// How often all keys of a database were removed or exchanged at once, as `commandstats` says.
+    var flushes: [String?] {
+        ["cmdstat_flushall", "cmdstat_flushdb", "cmdstat_swapdb"].map { name in
+            fields[name].flatMap { $0.split(separator: ",").first.map(String.init) }
+        }
+    }
+
+    /// Whether a command was used that gives fields of hashes deadlines, as `commandstats` says.
+    var hasUsedFieldDeadlines: Bool {
+        ["hexpire", "hpexpire", "hexpireat", "hpexpireat", "hsetex", "hgetex", "restore"].contains {
+            fields["cmdstat_" + $0] != nil
+        }
+    }
+
     /// The first number of the version.
     var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
 

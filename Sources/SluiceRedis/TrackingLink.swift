@@ -82,10 +82,15 @@ package final class TrackingLink: Sendable {
         heard.isGap = true
     }
 
-    /// What changed before this call, since the last one.
-    package func listen() async throws(RedisError) -> Answer {
+    /// Sees that the server answers; what was heard stays.
+    package func ping() async throws(RedisError) {
         let reply = try await connection.send(["PING"])
         if case .error(let text) = reply { throw RedisConnection.refusal(text, "PING") }
+    }
+
+    /// What changed before this call, since the last one.
+    package func listen() async throws(RedisError) -> Answer {
+        try await ping()
         let heard = heard
         let future = heard.eventLoop.submit { () -> Answer in
             let answer = Answer(keys: Array(heard.value.keys), isGap: heard.value.isGap)

@@ -2,6 +2,18 @@ import SluiceCore
 
 /// Sluice's own tables in the database.
 public enum OwnTables {
+    /// A column of the positions that tables made by earlier versions lack, and how it is added.
+    public static let identity = (
+        table: "sluice_position", column: "identity",
+        add: "ALTER TABLE sluice_position ADD COLUMN identity text"
+    )
+
+    /// A new name for a database.
+    public static func newIdentity() -> String {
+        String(UInt64.random(in: .min ... .max), radix: 16)
+            + String(UInt64.random(in: .min ... .max), radix: 16)
+    }
+
     /// The statements that make them.
     public static func create(_ dialect: Dialect) -> [String] {
         let bytes = dialect.type(.bytes)
@@ -20,7 +32,8 @@ public enum OwnTables {
                 baseline_done \(integer) NOT NULL,
                 strays \(text) NOT NULL,
                 rows_written \(integer) NOT NULL DEFAULT 0,
-                committed_at \(time)
+                committed_at \(time),
+                identity \(text)
             )
             """,
             """

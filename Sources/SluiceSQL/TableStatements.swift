@@ -46,8 +46,14 @@ public struct TableStatements: Sendable {
             let name = Dialect.quote(column.name)
             // PostgreSQL compares jsonb, and a table of one's own may have json.
             let (old, new) = ("\(table).\(name)", "excluded.\(name)")
-            let isJSON = dialect == .postgres && column.type == .json
-            return isJSON ? "\(old)::jsonb \(differs) \(new)::jsonb" : "\(old) \(differs) \(new)"
+            switch (dialect, column.type) {
+            case (.postgres, .json): return "\(old)::jsonb \(differs) \(new)::jsonb"
+            // A collation may call texts equal that are not the same.
+            case (.postgres, .text):
+                return "\(old)::text COLLATE \"C\" \(differs) \(new)::text COLLATE \"C\""
+            case (.sqlite, _): return "\(old) COLLATE BINARY \(differs) \(new)"
+            default: return "\(old) \(differs) \(new)"
+            }
         }
         if let mark { conditions.append("\(table).\(mark) IS NOT NULL") }
         return put + " WHERE " + conditions.joined(separator: " OR ")

@@ -49,6 +49,11 @@ final class SQLiteSession: Sendable {
     func prepare(createsTables: Bool) throws(SinkError) -> StoredState {
         try write { [self] database in
             for sql in OwnTables.create(.sqlite) { try database.execute(sql: sql) }
+            let identity = OwnTables.identity
+            let columns = try database.columns(in: identity.table)
+            if !columns.contains(where: { $0.name == identity.column }) {
+                try database.execute(sql: identity.add)
+            }
             for mapping in mappings {
                 let statements = TableStatements(mapping, .sqlite)
                 if createsTables { try database.execute(sql: statements.create) }
@@ -100,11 +105,13 @@ final class SQLiteSession: Sendable {
     private func takeOver(_ database: Database) throws -> StoredState {
         try database.execute(
             sql: """
-                INSERT INTO sluice_position (source, epoch, sequence, baseline_done, strays)
-                VALUES (?, 1, 0, 0, '')
-                ON CONFLICT (source) DO UPDATE SET epoch = epoch + 1
+                INSERT INTO sluice_position
+                    (source, epoch, sequence, baseline_done, strays, identity)
+                VALUES (?, 1, 0, 0, '', ?)
+                ON CONFLICT (source) DO UPDATE SET epoch = epoch + 1,
+                    identity = coalesce(identity, excluded.identity)
                 """,
-            arguments: [source],
+            arguments: [source, OwnTables.newIdentity()],
         )
         let row = try Row.fetchOne(
             database, sql: "SELECT * FROM sluice_position WHERE source = ?", arguments: [source])
@@ -115,6 +122,7 @@ final class SQLiteSession: Sendable {
             checkpoint: Self.checkpoint(row),
             loose: try loose(database),
             deadLetters: try letters(database).names(),
+            identity: row["identity"] ?? "",
         )
     }
 

@@ -86,20 +86,7 @@ extension Configuration {
     }
 
     /// How a source that only names keys is followed.
-    var marksPolicy: MarksPolicy {
-        var place: String
-        switch database {
-        case .sqlite(let path): place = "sqlite:" + URL(filePath: path).standardizedFileURL.path
-        case .postgres(let url):
-            let parts = URLComponents(string: url)
-            place = "postgres://\(parts?.host ?? "")\(parts?.path ?? "")"
-        }
-        // A name, not the address: whoever may read Redis need not know where the database is.
-        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
-        for byte in (place + "#" + name).utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
-        return MarksPolicy(
-            target: String(hash, radix: 16), auditInterval: auditInterval)
-    }
+    var marksPolicy: MarksPolicy { MarksPolicy(auditInterval: auditInterval) }
 
     /// The sink that the configuration names.
     func sink(createsTables: Bool? = nil) -> any Sink {
