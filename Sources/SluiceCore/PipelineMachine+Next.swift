@@ -106,6 +106,8 @@ extension PipelineMachine {
         closeReconciliation()
         if let gap { begin(at: gap) }
         to.isBaselineDone = !baseline.isRunning
+        strays.formUnion(interpreter.buffer.incomplete.map { interpreter.mappings[$0].name })
+        interpreter.buffer.incomplete = []
         to.strays = strays
         setReadsUnknown()
 

@@ -114,6 +114,8 @@ struct Key {
         static let swept = Flags(rawValue: 512)
         /// With ``swept``: it was read missing, and nobody says why.
         static let unknown = Flags(rawValue: 1024)
+        /// With ``scanning``: some of what was read is forgotten, because there was no room.
+        static let forgotten = Flags(rawValue: 2048)
     }
 
     var bytes: Bytes = []

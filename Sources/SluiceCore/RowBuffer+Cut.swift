@@ -175,6 +175,9 @@ extension RowBuffer {
             {
                 isKeyUsed = true
             } else if !isOneRow {
+                if buffer.tables[table].keys[key].flags.contains(.scanning) {
+                    buffer.tables[table].keys[key].flags.insert(.forgotten)
+                }
                 buffer.tables[table].freeRow(row)
             }
         }

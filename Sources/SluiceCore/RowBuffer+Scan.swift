@@ -15,6 +15,7 @@ extension RowBuffer {
         putMembers(elements, table, key, at: offset)
         tables[table].keys[key].readUntil = offset
         guard next != Baseline.firstCursor else {
+            if !isExact { clearUnseen(table, key) }
             dropUnseen(table, key)
             return leaveOpaque(table, key: key)
         }
@@ -28,7 +29,9 @@ extension RowBuffer {
         // For a baseline nothing has changed the key: what the stream says of its members holds.
         guard !tables[table].keys[key].flags.contains(.baseline) else { return }
         tables[table].keys[key].readOffset = offset
-        clearBeforePut(table, key)
+        // A command of the stream put all of the key in the place of what was there. Where one member
+        // may be all that changed, the rows stay until it is known which are there.
+        if isExact { clearBeforePut(table, key) }
         // What the key has now is what the pages will say, and the stream after this one.
         forEachRow(table, key) { buffer, row in
             guard buffer.tables[table].rows[row].readOffset < offset else { return }
@@ -39,6 +42,22 @@ extension RowBuffer {
             buffer.tables[table].rows[row].flags.subtract(
                 [.dirty, .gone, .marked, .spared, .swept])
             buffer.tables[table].forgetKept(row)
+        }
+    }
+
+    // Has the rows of a key go that no page said, if all that the pages said is still known.
+    private mutating func clearUnseen(_ table: Int, _ key: Int) {
+        let flags = tables[table].keys[key].flags
+        guard !flags.contains(.baseline) else { return }
+        guard !flags.contains(.forgotten) else {
+            incomplete.insert(table)
+            return
+        }
+        let start = tables[table].keys[key].readOffset
+        clearBeforePut(table, key)
+        forEachRow(table, key) { buffer, row in
+            let state = buffer.tables[table].rows[row]
+            if state.shape == .value, state.readOffset >= start { buffer.touch(table, row) }
         }
     }
 
@@ -83,7 +102,7 @@ extension RowBuffer {
     /// Ends reading a key page by page.
     mutating func endScan(_ table: Int, _ key: Int) {
         guard tables[table].keys[key].flags.contains(.scanning) else { return }
-        tables[table].keys[key].flags.remove(.scanning)
+        tables[table].keys[key].flags.subtract([.scanning, .forgotten])
         tables[table].keys[key].cursor = []
         scanCount -= 1
     }

@@ -30,6 +30,9 @@ struct RowBuffer: ~Copyable {
     var vanished = 0
     /// The memory that one hash may take while it is read page by page, in bytes.
     var fieldScanMemoryMax = Int.max
+    /// Tables that may have rows of members that a key does not have, because it was too large to be
+    /// compared.
+    var incomplete: Set<Int> = []
     /// Whether changes come with their values; else all that changed is read.
     var isExact = true
     /// Whether fields of hashes may have deadlines, so that a hash may be emptied by them.

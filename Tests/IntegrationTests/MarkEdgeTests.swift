@@ -130,4 +130,76 @@ struct MarkEdgeTests {
         #expect(isBack)
         #expect(try bench.number("SELECT sum(value) FROM counters") == 3, "\(bench.sluice.log)")
     }
+
+    @Test("the documented permissions suffice on Redis 6.2 as the page writes them for it")
+    func oldPermissions() async throws {
+        let bench = try await Bench(
+            .sqlite, server: .tooOld, redisSettings: Marking.transaction.setting)
+        let admin = try await bench.redis.connect()
+        let page = URL(filePath: #filePath).deletingLastPathComponent()
+            .appending(path: "../../docs/capture.md")
+        let line =
+            try String(contentsOf: page, encoding: .utf8).split(separator: "\n")
+            .first { $0.hasPrefix("ACL SETUSER sluice on") } ?? ""
+        let old = line.replacing(">PASSWORD", with: ">secret").replacing(
+            "%R~* ~sluice:*", with: "~*"
+        )
+        .replacing("+pexpiretime", with: "+pttl +time")
+        #expect(try await admin.send(old.split(separator: " ").map(String.init)) == ["OK"])
+        let other = try bench.another {
+            $0.replacing("redis://127", with: "redis://sluice:secret@127")
+        }
+        try other.start()
+        let isUp = await Eventually.holds { (try? other.command("flush"))?.code == 0 }
+        #expect(isUp, "\(other.log)")
+        try await admin.sendAll(
+            [
+                ["SET", "c:a", "1"], ["HSET", "session:a", "user_id", "1", "x", "y"],
+                ["PEXPIRE", "session:a", "60000"], ["ZADD", "z:a", "1", "m"], ["SADD", "s:a", "m"],
+                ["RPUSH", "l:a", "i"], ["XADD", "e:a", "*", "n", "1"],
+            ].flatMap { Marking.transaction.commands($0) })
+        #expect(try other.command("flush").code == 0, "\(other.log)")
+        for table in ["counters", "sessions", "scores", "tags", "queues", "events"] {
+            #expect(try bench.number("SELECT count(*) FROM \(table)") == 1, "\(table)")
+        }
+        #expect(other.stop(SIGTERM) == 0)
+    }
+
+    @Test("one member of a large set costs no other row, not even for a moment")
+    func largeSet() async throws {
+        let members = 60_000
+        let bench = try await Bench(
+            .sqlite,
+            tables: """
+                buffer:
+                  max_memory: 16MB
+                tables:
+                  tags:
+                    keys: "s:<name>"
+                    set: { member: tag }
+                """, redisSettings: Marking.transaction.setting)
+        let client = try await bench.redis.connect()
+        for start in stride(from: 0, to: members, by: 1_000) {
+            try await client.send(["SADD", "s:a"] + (start..<start + 1_000).map { "m\($0)" })
+        }
+        try await bench.start()
+        try bench.flush()
+        #expect(try bench.number("SELECT count(*) FROM tags") == members)
+        let isFlushed = Flag()
+        async let fewest = Self.fewest(bench, until: isFlushed)
+        try await client.sendAll(Marking.transaction.commands(["SADD", "s:a", "new"]))
+        try bench.flush()
+        isFlushed.set()
+        #expect(try await fewest >= members)
+        #expect(try bench.number("SELECT count(*) FROM tags") == members + 1)
+    }
+
+    private static func fewest(_ bench: Bench, until isDone: Flag) async throws -> Int {
+        var fewest = Int.max
+        while !isDone.isSet {
+            fewest = min(fewest, try bench.number("SELECT count(*) FROM tags") ?? 0)
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        return fewest
+    }
 }
