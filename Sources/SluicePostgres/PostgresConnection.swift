@@ -93,10 +93,16 @@ final class PostgresConnection {
         let isHopeless =
             text.contains("authentication failed") || text.contains("does not exist")
             || text.contains("no pg_hba.conf entry") || text.contains("invalid connection option")
+        // What libpq says of certificates and of servers without TLS.
+        let isTLS = ["does not support SSL", "certificate"].contains { text.contains($0) }
+        let hint =
+            isTLS
+            ? "a server on another machine must show a certificate for its name: sslrootcert=FILE "
+                + "in database.url trusts another authority, sslmode=disable none at all"
+            : "check database.url: user, password, database"
         return SinkError(
-            isHopeless ? .halt : .retry, code: "postgres.connect",
-            "can't connect to PostgreSQL: \(text)",
-            hint: isHopeless ? "check database.url: user, password, database" : nil,
+            isHopeless || isTLS ? .halt : .retry, code: "postgres.connect",
+            "can't connect to PostgreSQL: \(text)", hint: isHopeless || isTLS ? hint : nil,
         )
     }
 

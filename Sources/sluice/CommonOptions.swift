@@ -24,6 +24,13 @@ struct CommonOptions: ParsableArguments {
     @Option(name: .shortAndLong, help: "The configuration file.")
     var config = "sluice.yaml"
 
+    /// The system's certificate authorities, where Debian and others keep them.
+    private static var certificates: String? {
+        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"].first {
+            FileManager.default.fileExists(atPath: $0)
+        }
+    }
+
     /// Reads the file, or says what is wrong with it and exits.
     func load() throws -> Configuration {
         guard let data = FileManager.default.contents(atPath: config) else {
@@ -36,7 +43,15 @@ struct CommonOptions: ParsableArguments {
             let reader = ConfigurationReader(environment: ProcessInfo.processInfo.environment) {
                 FileManager.default.contents(atPath: $0).map { String(decoding: $0, as: UTF8.self) }
             }
-            return try reader.read(String(decoding: data, as: UTF8.self), file: config)
+            var configuration = try reader.read(
+                String(decoding: data, as: UTF8.self), file: config)
+            // libpq takes its settings from there too.
+            let isSet = ProcessInfo.processInfo.environment["PGSSLMODE"] != nil
+            if case .postgres(let url) = configuration.database, !isSet {
+                configuration.database = .postgres(
+                    url: PostgresAddress.verified(url, certificates: Self.certificates))
+            }
+            return configuration
         } catch {
             Terminal.complain("\(error)")
             throw Sysexits.configuration

@@ -45,7 +45,29 @@ struct RedisGuards {
 
     /// What takes a second and a look at some keys, for `check`.
     func measurements() async -> [CheckCommand.Finding] {
-        await backlog() + sample()
+        await backlog() + outputBuffer() + sample()
+    }
+
+    // What a full buffer costs Redis, whose own settings bound it.
+    private func outputBuffer() async -> [Finding] {
+        guard configuration.redis.capture.isExact,
+            let words = await setting("client-output-buffer-limit")?.split(separator: " "),
+            let place = words.firstIndex(where: { $0 == "slave" || $0 == "replica" }),
+            place + 3 < words.count, let hard = Int(words[place + 1]),
+            let soft = Int(words[place + 2])
+        else { return [] }
+        let bound =
+            hard == 0
+            ? "without limit"
+            : "up to \(hard >> 20) MB, or \(soft >> 20) MB for \(words[place + 3]) s"
+        return [
+            Finding(
+                level: .ok, subject: "redis.output_buffer",
+                message:
+                    "while the database is away and the buffer is full, Redis holds the stream "
+                    + "\(bound); then it cuts the link, and the rest comes by resynchronisation",
+                hint: "CONFIG SET client-output-buffer-limit 'replica 1gb 512mb 300' holds more")
+        ]
     }
 
     private func persistence(_ fsync: String?) -> [Finding] {

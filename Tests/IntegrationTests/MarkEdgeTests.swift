@@ -165,6 +165,26 @@ struct MarkEdgeTests {
         #expect(other.stop(SIGTERM) == 0)
     }
 
+    @Test("what tracking does not say, such as SWAPDB, is found when every key is read anew")
+    func audit() async throws {
+        let bench = try await Bench(
+            .sqlite, tables: "tracking: { audit_interval: 1s }\n" + Self.counters,
+            redisSettings: Marking.tracking.setting)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let other = try await bench.redis.connect(database: 1)
+        try await client.send("SET", "c:a", "1")
+        try await other.send("SET", "c:a", "2")
+        try await other.send("SET", "c:b", "3")
+        try bench.flush()
+        try await client.send("SWAPDB", "0", "1")
+        let isFound = await Eventually.holds {
+            (try? bench.query("SELECT id, value FROM counters ORDER BY id"))
+                == [["a", "2"], ["b", "3"]]
+        }
+        #expect(isFound, "\(bench.sluice.log)")
+    }
+
     @Test("one member of a large set costs no other row, not even for a moment")
     func largeSet() async throws {
         let members = 60_000

@@ -54,6 +54,31 @@ struct ConformanceTests {
     }
 }
 
+@Suite("The address of a PostgreSQL")
+struct PostgresAddressTests {
+    @Test(
+        "a server on another machine is verified, unless the address says otherwise",
+        arguments: [
+            ("postgres://u:p%40@db.example.com/shop", true),
+            ("postgres://db:5433/shop?application_name=a", true),
+            ("postgresql://u@10.0.0.1", true), ("postgres://127.0.0.1,db/x", true),
+            ("postgres://db/shop?sslmode=disable", false),
+            ("postgres://db/shop?a=b&sslmode=require", false),
+            ("postgres://u:p@127.0.0.1:5432/shop", false), ("postgres://localhost/shop", false),
+            ("postgres:///shop", false), ("postgres://%2Frun%2Fpg/shop", false),
+            ("postgres:///shop?host=/run/pg", false), ("postgres://u@[::1]:5432/shop", false),
+        ])
+    func verified(url: String, isVerified: Bool) {
+        let address = PostgresAddress.verified(url, certificates: "/ca.crt")
+        #expect(address.hasPrefix(url))
+        #expect(address.contains("sslmode=verify-full&sslrootcert=/ca.crt") == isVerified)
+        #expect(isVerified || address == url)
+        #expect(address.count { $0 == "?" } <= 1)
+        let known = url + (url.contains("?") ? "&" : "?") + "sslrootcert=/mine"
+        #expect(!PostgresAddress.verified(known, certificates: "/ca.crt").contains("/ca.crt"))
+    }
+}
+
 @Suite("What a database's codes mean")
 struct CodeTests {
     enum Meaning { case refusal, retry, halt }
