@@ -54,7 +54,7 @@ extension PipelineMachine {
         lateEvents = []
         for event in events {
             let mark = Mark(key: event.key, database: event.database)
-            guard interpreter.needsCause(mark) else { continue }
+            guard interpreter.wantsEvents(mark) else { continue }
             suspects[mark.name, default: Suspect()].note(event.cause)
             interpreter.note(mark, at: position.offset)
         }
@@ -192,6 +192,13 @@ extension Interpreter {
     func needsCause(_ mark: Mark) -> Bool {
         mappings.contains {
             $0.needsCause && $0.database == mark.database && $0.keys.matches(mark.key.span)
+        }
+    }
+
+    /// Whether the key's going by itself concerns some table.
+    func wantsEvents(_ mark: Mark) -> Bool {
+        mappings.contains {
+            $0.wantsEvents && $0.database == mark.database && $0.keys.matches(mark.key.span)
         }
     }
 

@@ -162,6 +162,11 @@ public struct TableMapping: Hashable, Sendable {
             && !(removal.onDelete == removal.onExpire && removal.onExpire == removal.onEvict)
     }
 
+    /// Whether a key that goes by itself, which nobody marks, may take its row along.
+    public var wantsEvents: Bool {
+        type != .stream && (needsCause || removal.onExpire != .keep)
+    }
+
     /// Whether rows may outlive their keys without a mark.
     public var canKeep: Bool { type != .stream && (needsCause || removal.all.contains(.keep)) }
 

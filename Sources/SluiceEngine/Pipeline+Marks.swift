@@ -160,7 +160,7 @@ extension Pipeline {
         keyEvents?.close()
         keyEvents = nil
         isListening = false
-        guard PipelineMachine.needsCauses(mappings) else { return }
+        guard mappings.contains(where: \.wantsEvents) else { return }
         do throws(RedisError) {
             let events = try await KeyEvents.connect(
                 to: server, on: loop, isOld: isOld, mappings: mappings)

@@ -71,7 +71,7 @@ package final class KeyEvents: Sendable {
             onPush: { parts in
                 guard let event = Self.event(parts) else { return }
                 let isMine = mappings.contains {
-                    $0.needsCause && $0.database == event.database
+                    $0.wantsEvents && $0.database == event.database
                         && $0.keys.matches(event.key.span)
                 }
                 if isMine { heard.value.events.append(event) }

@@ -23,7 +23,7 @@ struct MarkedSimulationTests {
             events.merge(world.events) { $0 + $1 }
         }
         let expected = [
-            "causes", "commit", "connection", "crash", "lost connection", "read",
+            "causes", "commit", "commit of marks", "connection", "crash", "lost connection", "read",
             "restart of Redis", "round",
         ]
         for event in expected { #expect(events[event, default: 0] > 0, "no \(event)") }

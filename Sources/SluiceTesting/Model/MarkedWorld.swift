@@ -33,6 +33,8 @@ public struct MarkedWorld: ~Copyable {
     private let seed: UInt64
     private let capture: Capture
     private let mappings = ModelTraffic.mappings
+    // Some worlds are calm enough for a baseline to end, and for marks to be all that says what changed.
+    private let calm: Int
     private var random: SplitMix64
     private var redis = ModelRedis()
     private var traffic = ModelTraffic()
@@ -60,6 +62,7 @@ public struct MarkedWorld: ~Copyable {
         self.seed = seed
         random = SplitMix64(seed: seed)
         capture = random.oneIn(3) ? .tracking : .dirtySet
+        calm = [1, 5, 25][random.pick(0..<3)]
         database = ModelDatabase(mappings: mappings)
         machine = PipelineMachine(
             mappings: mappings, policy: Self.policy(&random), capture: capture,
@@ -80,6 +83,8 @@ public struct MarkedWorld: ~Copyable {
     /// Lives for some steps, then lets everything settle and compares.
     public mutating func live(steps: Int, faults: Bool) {
         for _ in 0..<steps where failures.isEmpty { step(faults: faults) }
+        // Nothing is written after this: what was forgotten stays so.
+        if faults, random.oneIn(2) { crash() }
         settle()
     }
 
@@ -89,11 +94,11 @@ public struct MarkedWorld: ~Copyable {
         now += .milliseconds(random.pick(0..<3))
         switch random.pick(0..<100) {
         case 0..<30: write()
-        case 30..<45: round(isGood: !faults || !random.oneIn(12))
+        case 30..<45: round(isGood: !faults || !random.oneIn(12 * calm))
         case 45..<70: ask()
-        case 70..<92: end(isGood: !faults || !random.oneIn(8))
+        case 70..<92: end(isGood: !faults || !random.oneIn(8 * calm))
         case 92..<95: now += .milliseconds(random.pick(1..<40))
-        default: if faults, random.oneIn(6) { fail() }
+        default: if faults, random.oneIn(6 * calm) { fail() }
         }
     }
 
@@ -294,7 +299,7 @@ public struct MarkedWorld: ~Copyable {
         if isGood || random.oneIn(2) {
             let before = database.tables
             do throws(SinkError) { try database.apply(batch) } catch { return crash() }
-            note("commit")
+            note(database.checkpoint.isBaselineDone ? "commit of marks" : "commit")
             check(before)
         }
         if isGood {
