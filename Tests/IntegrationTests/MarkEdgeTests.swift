@@ -165,6 +165,22 @@ struct MarkEdgeTests {
         #expect(other.stop(SIGTERM) == 0)
     }
 
+    @Test("a key that expires, which nobody marks, takes its row along where all causes delete")
+    func expires() async throws {
+        let bench = try await Bench(
+            .sqlite, tables: Self.counters + "\n    on_expire: delete\n    on_evict: delete",
+            redisSettings: Marking.function.setting)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.sendAll(Marking.function.commands(["SET", "c:a", "7", "PX", "400"]))
+        try bench.flush()
+        #expect(try bench.number("SELECT count(*) FROM counters") == 1)
+        let isGone = await Eventually.holds {
+            (try? bench.number("SELECT count(*) FROM counters")) == 0
+        }
+        #expect(isGone, "\(bench.sluice.log)")
+    }
+
     @Test("what tracking does not say, such as SWAPDB, is found when every key is read anew")
     func audit() async throws {
         let bench = try await Bench(
