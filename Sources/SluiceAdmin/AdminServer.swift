@@ -8,7 +8,8 @@ internal import SluiceCore
 public import SluiceEngine
 
 /// Answers for a running pipeline over HTTP: `GET /health`, `/status`, `/metrics`, `POST /flush`,
-/// `/repair`, `/reconcile`, `/resume`, `/dead-letters/retry`, `/dead-letters/discard`.
+/// `/repair`, `/reconcile`, `/resume`, `/dead-letters/retry`, `/dead-letters/discard`, and for a
+/// comparison at an exact offset `/hold`, `/advance`, `/release`.
 ///
 /// On loopback it needs no token, so whoever may log in to the machine may ask; elsewhere it is given
 /// one, and answers nobody who does not know it.
@@ -164,6 +165,8 @@ public struct AdminServer: Service {
                 Dictionary(grouping: names, by: \.table).mapValues { $0.map(\.identity) })
             return Answer(status: .ok, type: "text/plain", body: "\(names.count) rows\n")
         case (.POST, "/reconcile"): return await reconcile(body)
+        case (.POST, "/hold"), (.POST, "/advance"), (.POST, "/release"):
+            return await hold(path, body)
         case (.POST, "/dead-letters/retry"), (.POST, "/dead-letters/discard"):
             return await letters(path, body)
         case (.POST, "/resume"):
@@ -180,7 +183,7 @@ public struct AdminServer: Service {
             return Answer(
                 status: .notFound, type: "text/plain",
                 body: "GET /health, /status, /metrics; POST /flush, /repair, /reconcile, /resume, "
-                    + "/dead-letters/retry, /dead-letters/discard\n")
+                    + "/dead-letters/retry, /dead-letters/discard, /hold, /advance, /release\n")
         }
     }
 
@@ -204,6 +207,33 @@ public struct AdminServer: Service {
             status: .ok, type: "application/json",
             body: String(decoding: data, as: UTF8.self) + "\n"
         )
+    }
+
+    private func hold(_ path: String, _ body: Data) async -> Answer {
+        if path == "/hold" {
+            guard let place = await pipeline.hold(), let data = try? JSONEncoder().encode(place)
+            else {
+                return Answer(
+                    status: .conflict, type: "text/plain",
+                    body: "the stream can't be held now: a baseline or a large key is read, Redis is "
+                        + "away, somebody else holds it, or redis.capture has no stream\n")
+            }
+            return Answer(
+                status: .ok, type: "application/json",
+                body: String(decoding: data, as: UTF8.self) + "\n")
+        }
+        guard let place = try? JSONDecoder().decode(HeldPlace.self, from: body) else {
+            return Answer(
+                status: .badRequest, type: "text/plain",
+                body: "expected what POST /hold answers: "
+                    + "{\"number\": 1, \"offset\": 0, \"history\": …}\n")
+        }
+        let isDone =
+            path == "/advance"
+            ? await pipeline.advance(to: place) : await pipeline.release(place.number)
+        return Answer(
+            status: isDone ? .ok : .conflict, type: "text/plain",
+            body: isDone ? "done\n" : "the stream is not held any more\n")
     }
 
     private func reconcile(_ body: Data) async -> Answer {

@@ -7,7 +7,7 @@ extension PipelineMachine {
     ///
     /// - Returns: What was committed last, or nil when it is not the time.
     public mutating func beginRetry() -> Checkpoint? {
-        guard flight == nil, !isRetrying, halt == nil else { return nil }
+        guard flight == nil, !isRetrying, halt == nil, stop == nil else { return nil }
         isRetrying = true
         return committed
     }

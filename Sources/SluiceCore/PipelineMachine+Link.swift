@@ -28,6 +28,7 @@ extension PipelineMachine {
     /// Notes that the stream begins anew, after a gap of unknown size.
     public mutating func linkResynchronised(_ position: Position) {
         isLinkUp = true
+        stop = nil
         stage.reset()
         acknowledgedOffset = 0
         closedOffset = 0
@@ -47,6 +48,7 @@ extension PipelineMachine {
     /// Notes that the link is down. What was processed stays.
     public mutating func linkLost() {
         isLinkUp = false
+        stop = nil
         stage.reset()
         received = processed?.offset ?? 0
         causesLost()

@@ -6,7 +6,6 @@ extension PipelineMachine {
             isAskingCauses = true
             return .askCauses
         }
-        let isPending = interpreter.buffer.dirtyCount > 0 || interpreter.buffer.opaqueCount > 0
         // What a waiting client wrote is in the database, or in the batch on its way.
         if !isPending, !isDraining { isCutRequested = false }
         if wantsCut(now: now) {
@@ -50,11 +49,10 @@ extension PipelineMachine {
 
     private func wantsCut(now: Duration) -> Bool {
         guard flight == nil, !isRetrying, let processed else { return false }
-        if gap != nil { return true }
+        if gap != nil || wantsCutAtStop { return true }
         let dirty = interpreter.buffer.dirtyCount
         // A baseline ends with a commit; a client that waits is answered by one.
         if baseline.ends(at: processed.offset) || closesReconciliation { return true }
-        let isPending = dirty > 0 || interpreter.buffer.opaqueCount > 0
         if isPending, isCutRequested || dirty >= policy.rowsMax || isMemoryFull { return true }
         if let dirtySince, isPending, dirtySince + policy.interval <= now { return true }
         if isDraining { return isBehind }
@@ -82,13 +80,17 @@ extension PipelineMachine {
         {
             return true
         }
+        // No more of the stream comes until this is committed: rows read beyond it are loose.
+        if wantsCutAtStop, interpreter.buffer.opaqueCount == 0 { return true }
         // Rows that can't be closed in time are committed loose.
         guard let closingSince else { return false }
         return closingSince + closingMax <= now
     }
 
     private var closingMax: Duration {
-        interpreter.buffer.scanCount > 0 ? policy.scanClosingMax : policy.closingMax
+        // A key of which only some pages are read is not committed for a comparison's sake.
+        if interpreter.buffer.scanCount > 0 { return policy.scanClosingMax }
+        return wantsCutAtStop ? policy.stopClosingMax : policy.closingMax
     }
 
     private mutating func cut(now: Duration) -> Batch {
@@ -97,6 +99,7 @@ extension PipelineMachine {
         to.sequence += 1
         to.position = gap ?? processed
         if gap != nil { interpreter.buffer.abandonScans() }
+        if isStopped { stop?.isCut = true }
         let rows = interpreter.buffer.cut(at: processed.offset)
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
@@ -163,6 +166,7 @@ extension PipelineMachine {
     mutating func startBaseline() {
         counters.missing = 0
         counters.baselineChanges = 0
+        stop = nil
         stopReconciling("the stream had a gap, and every key is read again")
         baseline.start()
     }

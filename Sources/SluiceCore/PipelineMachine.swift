@@ -77,6 +77,8 @@ public struct PipelineMachine: ~Copyable {
     var gap: Position?
     /// Whether the gap is a SWAPDB: the history is the same, the keys are others.
     var isSwap = false
+    /// Where the stream is held for a comparison.
+    var stop: Stop?
     var dirtySince: Duration?
     var closingSince: Duration?
     var positionWritten: Duration = .zero
@@ -150,7 +152,7 @@ public struct PipelineMachine: ~Copyable {
 
     /// Whether the stream must wait: a read is under way, a cause is wanted, or there is no room.
     public var isHolding: Bool {
-        isCauseWanted || reading != nil || gap != nil || halt != nil
+        isCauseWanted || reading != nil || gap != nil || halt != nil || isStopped
             || isMemoryFull && mayMakeRoom || isDraining && isClosed || isReadingPages
     }
 
@@ -327,5 +329,6 @@ public struct PipelineMachine: ~Copyable {
     public mutating func drain() {
         isDraining = true
         isCutRequested = true
+        stop = nil
     }
 }

@@ -22,6 +22,8 @@ public struct PipelinePolicy: Hashable, Sendable {
     public var closingMax = Duration.seconds(2)
     /// How long a cut waits for keys that are read page by page.
     public var scanClosingMax = Duration.seconds(30)
+    /// How long a comparison at an exact offset waits for rows to be read.
+    public var stopClosingMax = Duration.milliseconds(200)
     /// How often a position without rows is written.
     public var positionInterval = Duration.seconds(1)
 

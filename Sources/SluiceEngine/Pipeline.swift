@@ -71,6 +71,8 @@ public actor Pipeline: Service {
     var flushes: [Flush] = []
     /// Somebody who waits for a pass over rows without a key.
     var reconciler: CheckedContinuation<ReconcileOutcome, Never>?
+    /// Somebody who compares the database with Redis at an exact offset.
+    var comparison = ComparisonState()
     var pending = ByteBuffer()
     var decoder = CommandDecoder(argumentBytesMax: argumentBytesMax)
     var skipRemaining = 0
@@ -256,6 +258,7 @@ public actor Pipeline: Service {
                 group.addTask { await self.hear() }
             }
             answerReconciler()
+            answerComparison()
             guard let action = machine?.next(now: now) else { return }
             switch action {
             case .commit(let batch):
@@ -375,5 +378,6 @@ public actor Pipeline: Service {
         flushes = []
         machine?.abandonReconciliation()
         answerReconciler()
+        answerComparison()
     }
 }

@@ -83,6 +83,7 @@ public struct SimulatedWorld: ~Copyable {
         case 92..<94: now += .milliseconds(random.pick(1..<40))
         case 95: repair()
         case 94: retry()
+        case 96: hold()
         default: if faults, random.oneIn(faultRarity) { fail() }
         }
     }
@@ -254,6 +255,34 @@ public struct SimulatedWorld: ~Copyable {
         }
     }
 
+    // MARK: Comparing at an exact offset
+
+    /// Where somebody compares, once the stream goes on to there.
+    private var comparedAt: Int64?
+
+    // The stream is held, goes on to where Redis is by then, and the database is what Redis was there.
+    private mutating func hold() {
+        guard machine.isStopWanted else {
+            comparedAt = nil
+            if isLinkUp { _ = machine.hold() }
+            return
+        }
+        guard let offset = comparedAt else {
+            guard machine.advance(to: redis.offset) else { return }
+            comparedAt = redis.offset
+            return
+        }
+        guard machine.hasStopped else {
+            if random.oneIn(8) { machine.release() }
+            return
+        }
+        if let position = machine.processed, isPart(position), let keys = redis.snapshots[offset] {
+            note("comparison at an offset")
+            compare(keys, "held at \(offset)")
+        }
+        machine.release()
+    }
+
     // MARK: Faults
 
     private mutating func fail() {
@@ -338,6 +367,7 @@ public struct SimulatedWorld: ~Copyable {
 
     private mutating func settle() {
         database.refuses = false
+        machine.release()
         for _ in 0..<20_000 where failures.isEmpty {
             if random.oneIn(10), database.hasRefused, let checkpoint = machine.beginRetry() {
                 underWay.append(.retry(checkpoint))
