@@ -89,11 +89,20 @@ let package = Package(
                 .product(name: "NIOPosix", package: nio),
             ],
         ),
+        .target(
+            name: "SluiceVerify",
+            dependencies: [
+                "RESPWire", "SluiceCore", "SluiceRedis", "SluiceSQL",
+                .product(name: "NIOCore", package: nio),
+                .product(name: "NIOPosix", package: nio),
+            ],
+        ),
         .executableTarget(
             name: "sluice",
             dependencies: [
                 "SluiceAdmin", "SluiceConfiguration", "SluiceCore", "SluiceEngine",
                 "SluicePostgres", "SluiceRedis", "SluiceSQL", "SluiceSQLite", "SluiceTesting",
+                "SluiceVerify",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOPosix", package: nio),
@@ -130,7 +139,7 @@ let package = Package(
             name: "IntegrationTests",
             dependencies: [
                 "MarkExample", "SluiceConfiguration", "SluiceCore", "SluicePostgres",
-                "SluiceSQLite", "SluiceTesting",
+                "SluiceSQL", "SluiceSQLite", "SluiceTesting", "SluiceVerify",
             ],
             resources: [.copy("Resources")],
         ),

@@ -215,7 +215,8 @@ public struct AdminServer: Service {
             else {
                 return Answer(
                     status: .conflict, type: "text/plain",
-                    body: "the stream can't be held now: a baseline or a large key is read, Redis is "
+                    body:
+                        "the stream can't be held now: a baseline or a large key is read, Redis is "
                         + "away, somebody else holds it, or redis.capture has no stream\n")
             }
             return Answer(

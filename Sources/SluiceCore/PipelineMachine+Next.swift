@@ -138,6 +138,7 @@ extension PipelineMachine {
         dirtySince = nil
         closingSince = nil
         isCutRequested = false
+        lookAtLater()
         if interpreter.buffer.opaqueCount == 0 { suspects = [:] }
         if interpreter.buffer.memory > policy.cleanMemoryMax {
             interpreter.buffer.forgetClean(processed: processed.offset)

@@ -73,8 +73,22 @@ extension PipelineMachine {
         guard processed != nil, !baseline.isRunning,
             let table = interpreter.mappings.firstIndex(where: { $0.name == name })
         else { return }
-        interpreter.lookAgain(rows, table)
+        let later = interpreter.lookAgain(rows, table)
+        if !later.isEmpty { lookedAtLater[table, default: []] += later }
         isCutRequested = true
+    }
+
+    /// Whether rows are to be read again once what is dirty of them is on its way.
+    public var isLookingLater: Bool { !lookedAtLater.isEmpty }
+
+    /// Has rows read that were dirty when they were to be read again.
+    mutating func lookAtLater() {
+        guard isLookingLater else { return }
+        let rows = lookedAtLater
+        lookedAtLater = [:]
+        // A baseline reads everything.
+        guard !baseline.isRunning else { return }
+        for (table, rows) in rows { lookAgain(rows, table: interpreter.mappings[table].name) }
     }
 
     /// Whether no pass is under way, and what the last one deleted is in the database.
@@ -139,7 +153,7 @@ extension PipelineMachine {
                 return stopReconciling(
                     "table \(name) has more rows without a key than were counted before")
             }
-            interpreter.lookAgain(missing, table)
+            _ = interpreter.lookAgain(missing, table)
             if !missing.isEmpty { isCutRequested = true }
         }
         pauseUntil = max(pauseUntil, now + policy.baselinePause)

@@ -56,6 +56,8 @@ public struct PipelineMachine: ~Copyable {
     /// The last pass over rows without a key, nil before the first.
     public internal(set) var reconciliation: Reconciliation?
     var reconciliationNumber = -1
+    /// Rows to be read again once what is dirty of them is on its way, by table.
+    var lookedAtLater: [Int: [RowIdentity]] = [:]
 
     var interpreter: Interpreter
     var baseline: Baseline

@@ -5,12 +5,15 @@ extension RowBuffer {
     /// Has a row read that the database has, to see whether Redis has it and how.
     ///
     /// A row that is changing is let be: it is on its way already.
-    mutating func lookAgain(_ table: Int, _ row: Int) {
+    ///
+    /// - Returns: False when a part of it is still to be written, so that it can't be read yet.
+    @discardableResult
+    mutating func lookAgain(_ table: Int, _ row: Int) -> Bool {
         let state = tables[table].rows[row]
         let key = tables[table].keys[Int(state.key)]
         guard key.flags.isDisjoint(with: [.opaque, .missing]),
             state.flags.isDisjoint(with: [.dirty, .gone])
-        else { return }
+        else { return state.shape != .merge && state.shape != .update }
         switch state.shape {
         case .value: touch(table, row)
         case .untouched, .absent:
@@ -20,6 +23,7 @@ extension RowBuffer {
             tables[table].rows[row].flags.remove(.unknown)
         case .merge, .update, .opaque, .missing: break
         }
+        return true
     }
 
     /// Has a row go that was looked for in vain.
@@ -34,18 +38,23 @@ extension RowBuffer {
 
 extension Interpreter {
     /// Has rows of a table read again; see ``RowBuffer/lookAgain(_:_:)``.
-    mutating func lookAgain(_ rows: [RowIdentity], _ table: Int) {
+    ///
+    /// - Returns: The rows that can't be read before what is dirty of them is on its way.
+    mutating func lookAgain(_ rows: [RowIdentity], _ table: Int) -> [RowIdentity] {
         let mapping = mappings[table]
+        var later: [RowIdentity] = []
         for row in rows where mapping.keys.matches(row.key.span) {
             let key = buffer.tables[table].key(row.key.span)
             if mapping.type == .stream {
                 buffer.makeKeyOpaque(table, key, isBaseline: true)
             } else if mapping.isOneRowPerKey {
-                buffer.lookAgain(table, Int(buffer.tables[table].keys[key].first))
+                let single = Int(buffer.tables[table].keys[key].first)
+                if !buffer.lookAgain(table, single) { later.append(row) }
             } else {
                 let member = buffer.tables[table].member(row.member.span, of: key)
-                buffer.lookAgain(table, member)
+                if !buffer.lookAgain(table, member) { later.append(row) }
             }
         }
+        return later
     }
 }

@@ -84,10 +84,17 @@ extension Pipeline {
 
     /// Has rows read from Redis again, and what is read committed.
     ///
+    /// It returns when all of them are about to be read; a flush after it waits for the rows.
+    ///
     /// - Parameter rows: The rows, by table. Tables that the configuration does not name are ignored.
-    public func lookAgain(_ rows: [String: [RowIdentity]]) {
+    public func lookAgain(_ rows: [String: [RowIdentity]]) async {
         for (table, rows) in rows { machine?.lookAgain(rows, table: table) }
         doorbell.ring()
+        while machine?.isLookingLater == true, !isDraining {
+            doorbell.ring()
+            try? await pause(.milliseconds(10))
+            if Task.isCancelled { return }
+        }
     }
 
     /// Counts the rows that have no key in Redis, and deletes them if limits are given.

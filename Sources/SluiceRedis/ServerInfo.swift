@@ -93,7 +93,7 @@ public struct ServerInfo: Hashable, Sendable {
     }
 
     /// The first number of the version.
-    var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
+    package var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
 
     /// Whether the server knows `REPLCONF ACK … FACK …`, which is what WAITAOF counts.
     public var hasFACK: Bool {

@@ -81,6 +81,11 @@ public final class SluiceProcess: @unchecked Sendable {
 
     /// Runs another command on the same configuration.
     public func command(_ arguments: String...) throws -> (code: Int32, output: String) {
+        try command(arguments)
+    }
+
+    /// Runs another command on the same configuration.
+    public func command(_ arguments: [String]) throws -> (code: Int32, output: String) {
         try Self.run(arguments + ["--config", config.path], program: program, in: folder)
     }
 

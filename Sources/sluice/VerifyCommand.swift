@@ -3,19 +3,24 @@ import Foundation
 import SluiceAdmin
 import SluiceConfiguration
 import SluiceCore
+import SluiceEngine
 import SluicePostgres
+import SluiceRedis
+import SluiceSQL
 import SluiceSQLite
-import SluiceTesting
+import SluiceVerify
 
 struct VerifyCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "verify", abstract: "Compare the database's rows with Redis.",
         discussion: """
-            The application may go on writing: a row that differs is looked at again until it was \
-            the same in Redis while everything was committed. Needs the running instance. What is \
-            compared is held in memory: for large tables, take a --sample. With --repair, rows that \
-            differ are read and written again, and compared once more; rows of which the key is gone \
-            are left to `sluice reconcile`. Exits with 65 when rows differ.
+            The application may go on writing. Both sides are read page by page; a row that differs \
+            is looked at again at one exact replication offset: the running instance, which this \
+            needs, holds the stream for some milliseconds where Redis was read, and commits up to \
+            there. A row differs if it does so three times. Rows whose offset can't be had, because \
+            they had to be read from Redis themselves at each look, are counted and named. \
+            With --repair, rows that differ are read and written again, and compared once more; rows \
+            of which the key is gone are left to `sluice reconcile`. Exits with 65 when rows differ.
             """)
 
     @OptionGroup var options: CommonOptions
@@ -34,76 +39,35 @@ struct VerifyCommand: AsyncParsableCommand {
                 hint: "tables: \(names.sorted().joined(separator: ", "))")
             throw Sysexits.configuration
         }
-        let mappings = configuration.tables.filter { table.isEmpty || table.contains($0.name) }
-        let client = try await connect(configuration)
-        defer { client.close() }
-        let admin = AdminClient(configuration: configuration)
-        try await flush(admin)
-        let comparison = try comparison(configuration, mappings)
-        let live = LiveComparison(comparison, source: configuration.name) {
-            try await flush(admin)
-        }
-        var outcome = try await live.run(client)
-        if repair, !outcome.differences.isEmpty {
-            let count = try await repair(outcome.differences, mappings, admin)
-            if !json { print("\(count) rows are read and written again") }
-            try await flush(admin)
-            outcome = try await live.run(client)
-        }
-        try report(outcome)
-    }
-
-    private func connect(_ configuration: Configuration) async throws -> RedisClient {
+        let instance = AdminInstance(client: AdminClient(configuration: configuration))
+        try await instance.flush()
         do {
-            return try await RedisClient(to: configuration.endpoint())
-        } catch {
+            let verification = try verification(of: configuration)
+            try report(try await verification.run(with: instance, repairs: repair))
+        } catch let error as RedisError {
+            Terminal.complain("\(error)")
+            throw Sysexits.unavailable
+        } catch let error as SinkError {
             Terminal.complain("\(error)")
             throw Sysexits.unavailable
         }
     }
 
-    private func comparison(
-        _ configuration: Configuration, _ mappings: [TableMapping],
-    ) throws -> RowComparison {
+    private func verification(of configuration: Configuration) throws -> Verification {
+        let query: (String) throws -> [[String?]]
+        let dialect: Dialect
         switch configuration.database {
         case .sqlite(let path):
-            let query = try SQLiteQuery(path: path)
-            return RowComparison(mappings: mappings, isPostgres: false, sample: sample.share) {
-                try query.rows($0)
-            }
+            dialect = .sqlite
+            query = try SQLiteQuery(path: path).rows
         case .postgres(let url):
-            let query = try PostgresQuery(url: url)
-            return RowComparison(mappings: mappings, isPostgres: true, sample: sample.share) {
-                try query.rows($0)
-            }
+            dialect = .postgres
+            query = try PostgresQuery(url: url).rows
         }
-    }
-
-    private func flush(_ admin: AdminClient) async throws {
-        guard try await admin.ask("POST", "/flush").status == 200 else {
-            Terminal.complain(
-                "the instance does not commit", hint: "`sluice status` says what it waits for")
-            throw Sysexits.temporary
-        }
-    }
-
-    private func repair(
-        _ differences: [RowComparison.Difference], _ mappings: [TableMapping],
-        _ admin: AdminClient,
-    ) async throws -> Int {
-        let names = differences.filter(\.hasKey).compactMap { row -> RowName? in
-            guard let mapping = mappings.first(where: { $0.name == row.table }) else { return nil }
-            let count = mapping.keys.columns.count
-            let key = mapping.keys.key(from: row.row.prefix(count).map { Array($0.utf8) })
-            let member = row.row.count > count ? row.row[count] : ""
-            return RowName(table: row.table, key: Data(key), member: Data(member.utf8))
-        }
-        let body = try JSONEncoder().encode(names)
-        guard try await admin.ask("POST", "/repair", body: body).status == 200 else {
-            Terminal.complain("the instance does not take the rows")
-            throw Sysexits.temporary
-        }
-        return names.count
+        return Verification(
+            mappings: configuration.tables.filter { table.isEmpty || table.contains($0.name) },
+            dialect: dialect, source: configuration.name, capture: configuration.redis.capture,
+            endpoint: try configuration.endpoint(), sample: sample.share, query: query)
     }
 
     private struct Report: Encodable {
@@ -111,30 +75,77 @@ struct VerifyCommand: AsyncParsableCommand {
         let differ: Int
         let kept: Int
         let setAside: Int
-        let busy: Int
+        let open: Int
+        let repaired: Int
         let differences: [String]
+        let openRows: [String]
     }
 
-    private func report(_ outcome: LiveComparison.Outcome) throws {
+    private func report(_ outcome: Outcome) throws {
         let lines = outcome.differences.map(\.description).sorted()
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
             let report = Report(
-                compared: outcome.compared, differ: lines.count, kept: outcome.kept,
-                setAside: outcome.setAside, busy: outcome.busy, differences: lines)
+                compared: outcome.compared, differ: outcome.differ, kept: outcome.kept,
+                setAside: outcome.setAside, open: outcome.openCount, repaired: outcome.repaired,
+                differences: lines, openRows: outcome.open)
             print(String(decoding: try encoder.encode(report), as: UTF8.self))
         } else {
             for line in lines { print(line) }
+            if outcome.differ > lines.count { print("… and \(outcome.differ - lines.count) more") }
+            for name in outcome.open { print("\(name): not compared, changed at each look") }
+            if repair { print("\(outcome.repaired) rows were read and written again") }
             print(
-                "\(outcome.compared) rows compared, \(lines.count) differ; \(outcome.kept) outlived "
-                    + "their keys, \(outcome.setAside) are set aside, "
-                    + "\(outcome.busy) keys changed each time")
+                "\(outcome.compared) rows compared, \(outcome.differ) differ; \(outcome.kept) "
+                    + "outlived their keys, \(outcome.setAside) are set aside, "
+                    + "\(outcome.openCount) changed at each look")
+            if outcome.differences.contains(where: { !$0.hasKey }) {
+                print("rows without a key are deleted by `sluice reconcile --delete-missing`")
+            }
         }
-        if outcome.differences.contains(where: { !$0.hasKey }), !json {
-            print("rows without a key are deleted by `sluice reconcile --delete-missing`")
+        if outcome.differ > 0 { throw Sysexits.data }
+    }
+}
+
+/// The running instance, asked through its admin listener.
+struct AdminInstance: RunningInstance {
+    let client: AdminClient
+
+    func flush() async throws {
+        guard try await client.ask("POST", "/flush").status == 200 else {
+            Terminal.complain(
+                "the instance does not commit", hint: "`sluice status` says what it waits for")
+            throw Sysexits.temporary
         }
-        if !lines.isEmpty { throw Sysexits.data }
+    }
+
+    func hold() async throws -> Hold? {
+        let answer = try await client.ask("POST", "/hold")
+        guard answer.status == 200 else { return nil }
+        let place = try JSONDecoder().decode(HeldPlace.self, from: answer.body)
+        return Hold(number: place.number, offset: place.offset, history: place.history)
+    }
+
+    func advance(to hold: Hold) async throws -> Bool { try await ask("/advance", hold) }
+
+    func release(_ hold: Hold) async throws -> Bool { try await ask("/release", hold) }
+
+    private func ask(_ path: String, _ hold: Hold) async throws -> Bool {
+        let place = HeldPlace(number: hold.number, offset: hold.offset, history: hold.history)
+        let body = try JSONEncoder().encode(place)
+        return try await client.ask("POST", path, body: body).status == 200
+    }
+
+    func readAgain(_ rows: [RowIdentity], table: String) async throws {
+        let names = rows.map {
+            RowName(table: table, key: Data($0.key), member: Data($0.member))
+        }
+        let body = try JSONEncoder().encode(names)
+        guard try await client.ask("POST", "/repair", body: body).status == 200 else {
+            Terminal.complain("the instance does not take the rows")
+            throw Sysexits.temporary
+        }
     }
 }
 

@@ -2,8 +2,10 @@ import Foundation
 import SluiceConfiguration
 import SluiceCore
 import SluicePostgres
+import SluiceSQL
 import SluiceSQLite
 import SluiceTesting
+import SluiceVerify
 import Testing
 
 enum DatabaseKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
@@ -137,13 +139,19 @@ final class Bench: @unchecked Sendable {
     }
 
     func query(_ sql: String) throws -> [[String?]] {
-        if let postgres { return try PostgresQuery(url: postgres.url).rows(sql) }
-        return try SQLiteQuery(path: path).rows(sql)
+        try rows()(sql)
     }
 
-    /// Changes the SQLite file behind Sluice's back.
+    // What asks the database, over one connection.
+    private func rows() throws -> (String) throws -> [[String?]] {
+        if let postgres { return try PostgresQuery(url: postgres.url).rows }
+        return try SQLiteQuery(path: path).rows
+    }
+
+    /// Changes the database behind Sluice's back.
     func tamper(_ sql: String) throws {
-        try SQLiteQuery.change(path: path, sql)
+        guard let postgres else { return try SQLiteQuery.change(path: path, sql) }
+        _ = try PostgresQuery(url: postgres.url).rows(sql)
     }
 
     func number(_ sql: String) throws -> Int? {
@@ -157,12 +165,10 @@ final class Bench: @unchecked Sendable {
     }
 
     /// The rows that differ from Redis.
-    func differences() async throws -> [RowComparison.Difference] {
-        let client = try await redis.connect()
-        defer { client.close() }
-        let comparison = RowComparison(
-            mappings: configuration.tables, isPostgres: kind == .postgres
-        ) { try self.query($0) }
-        return try await comparison.run(client).differences
+    func differences() async throws -> [Difference] {
+        let verification = Verification(
+            mappings: configuration.tables, dialect: kind == .postgres ? .postgres : .sqlite,
+            source: configuration.name, endpoint: redis.endpoint(), query: try rows())
+        return try await verification.run().differences
     }
 }

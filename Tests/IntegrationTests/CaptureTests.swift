@@ -1,6 +1,7 @@
 import Foundation
 import MarkExample
 import SluiceTesting
+import SluiceVerify
 import Testing
 
 @Suite("What capture without a stream needs and knows", .serialized)

@@ -1,6 +1,7 @@
 import Foundation
 import SluiceCore
 import SluiceTesting
+import SluiceVerify
 import Testing
 
 /// Everything fails at random while four uses write; in the end the database equals Redis.

@@ -1,7 +1,9 @@
 import Foundation
 import SluiceConfiguration
+import SluiceSQL
 import SluiceSQLite
 import SluiceTesting
+import SluiceVerify
 import Testing
 
 /// A master that Sentinels name, and another one after it died.
@@ -72,10 +74,11 @@ struct SentinelTests {
             (try? sluice.command("flush").code) == 0
         }
         #expect(isFollowed, "\(sluice.log)")
-        let comparison = RowComparison(mappings: configuration.tables, isPostgres: false) {
-            try SQLiteQuery(path: database).rows($0)
-        }
-        let outcome = try await comparison.run(other)
+        let verification = Verification(
+            mappings: configuration.tables, dialect: .sqlite, source: configuration.name,
+            endpoint: replica.endpoint()
+        ) { try SQLiteQuery(path: database).rows($0) }
+        let outcome = try await verification.run()
         #expect(outcome.differences.isEmpty, "\(outcome.differences.prefix(5)) \(sluice.log)")
         #expect(outcome.compared == 71)
         let after = try gaps()

@@ -2,6 +2,10 @@ import Foundation
 import SluiceTesting
 import Testing
 
+#if canImport(FoundationNetworking)
+    import FoundationNetworking
+#endif
+
 @Suite("Verify", .serialized)
 struct VerifyTests {
     @Test(
@@ -39,46 +43,240 @@ struct VerifyTests {
         }
     }
 
-    @Test("rows in flight are no false alarm, and what differs is found")
-    func live() async throws {
+    @Test(
+        "rows that change all the time are compared, and what differs is found",
+        arguments: DatabaseKind.allCases)
+    func live(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind, server: ServerKind.supported[1])
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.sendAll((0..<50).map { ["SET", "c:\($0)", "1000"] })
+        try await client.send("ZADD", "z:a", "5", "m", "6", "n")
+        try bench.flush()
+        // An instance that never knew the rows only adds to them.
+        bench.sluice.stop(SIGTERM)
+        try await bench.start()
+        try bench.tamper("UPDATE counters SET value = value + 1 WHERE id IN ('7', '8')")
+        let traffic = Traffic(bench.redis)
+        try await Task.sleep(for: .milliseconds(300))
+        for _ in 0..<3 {
+            // Adds go on top of what was tampered with: those rows differ at every offset.
+            let found = try bench.report("verify", "--json")
+            #expect(found.differences.count == 2, "\(found.output)")
+            for id in ["7", "8"] {
+                let isFound = found.differences.contains {
+                    $0.hasPrefix("counters \(id): different")
+                }
+                #expect(isFound, "\(found.output)")
+            }
+            // What had to be read at each look may be open: what is appended to, or loses fields.
+            #expect(
+                found.openRows.allSatisfy { $0.hasPrefix("texts ") || $0.hasPrefix("sessions ") },
+                "\(found.output)")
+        }
+        let mended = try bench.report("verify", "--repair", "--json")
+        #expect(mended.code == 0 && mended.differences.isEmpty, "\(mended.output)")
+        #expect(try bench.report("verify", "--json").code == 0)
+        await traffic.stop()
+        // The last short keys go by themselves.
+        try await Task.sleep(for: .milliseconds(300))
+        try bench.flush()
+        try await bench.expectEqual()
+        #expect(await bench.counter("resynchronisations") == 0)
+    }
+
+    @Test("what is missing and extra is found, by table and by sample")
+    func kinds() async throws {
         let bench = try await Bench(.sqlite)
         try await bench.start()
         let client = try await bench.redis.connect()
-        let writer = Task {
-            let other = try await bench.redis.connect()
-            while !Task.isCancelled {
-                for index in 0..<50 { try await other.send("INCR", "c:\(index)") }
-                try await other.send("HINCRBY", "session:1", "user_id", "1")
-            }
-        }
-        try await Task.sleep(for: .milliseconds(300))
-        let quiet = try bench.sluice.command("verify")
-        #expect(quiet.code == 0, "\(quiet.output)")
-        writer.cancel()
-        _ = await writer.result
         try await client.send("ZADD", "z:a", "5", "m", "6", "n")
         try bench.flush()
         try bench.tamper(
             """
-            UPDATE counters SET value = -1 WHERE id = '7'; DELETE FROM scores WHERE player = 'm';
-            INSERT INTO tags VALUES ('a', 'nobody')
+            DELETE FROM scores WHERE player = 'm'; INSERT INTO tags VALUES ('a', 'nobody');
+            INSERT INTO scores VALUES ('a', 'nobody', 3)
             """)
         let found = try bench.sluice.command("verify")
         #expect(found.code == 65)
-        for text in ["counters 7: different", "scores a m: missing", "tags a nobody: extra"] {
+        for text in ["scores a m: missing", "scores a nobody: extra", "tags a nobody: extra"] {
             #expect(found.output.contains(text), "\(found.output)")
         }
         #expect(try bench.sluice.command("verify", "--table", "sessions").code == 0)
+        // The key of the tag is gone, so nothing says that its row may go.
+        let mended = try bench.sluice.command("verify", "--repair")
+        #expect(mended.code == 65 && mended.output.contains("1 differ"), "\(mended.output)")
+        #expect(mended.output.contains("reconcile --delete-missing"), "\(mended.output)")
         // A share of the keys is the same share on both sides, and finds some of what differs.
         try await client.sendAll((0..<400).map { ["SET", "t:\($0)", "x"] })
         try bench.flush()
         try bench.tamper("UPDATE texts SET value = 'y'")
-        let some = try bench.sluice.command(
-            "verify", "--table", "texts", "--sample", "25%", "--json")
-        let report = try JSONSerialization.jsonObject(with: Data(some.output.utf8))
-        let differ = (report as? [String: Any])?["differ"] as? Int ?? 0
-        #expect(some.code == 65 && (50..<150).contains(differ), "\(some.output.suffix(200))")
+        let some = try bench.report("verify", "--table", "texts", "--sample", "25%", "--json")
+        #expect(some.code == 65 && (50..<150).contains(some.differ), "\(some.output.suffix(200))")
         #expect(try bench.sluice.command("verify", "--sample", "0").code == 64)
+    }
+
+    @Test("keys and members of any bytes, and keys of many fields and elements")
+    func shapes() async throws {
+        let bench = try await Bench(
+            .sqlite,
+            tables: """
+                tables:
+                  blobs:
+                    keys: "b:<id:bytes>"
+                    string: { value: bytes }
+                  members:
+                    keys: "s:<id:bytes>:<number:integer>"
+                    set: { member: "tag:bytes" }
+                  carts:
+                    keys: "cart:<id>"
+                    hash: { owner: integer }
+                    rest: items
+                  queues:
+                    keys: "l:<name>"
+                    list: { items: json }
+                """)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let odd: [UInt8] = [0xFF, 0x00, 0x27, 0x5C, 0x0A]
+        func key(_ text: String) -> [UInt8] { Array(text.utf8) }
+        try await client.send(bytes: [key("SET"), key("b:") + odd, odd])
+        try await client.send(bytes: [key("SADD"), key("s:") + odd + key(":7"), odd, key("x'")])
+        try await client.send(bytes: [key("SADD"), key("s:a:07"), key("no number of this form")])
+        for start in stride(from: 0, to: 5_000, by: 1_000) {
+            let range = start..<start + 1_000
+            try await client.sendAll([
+                ["HSET", "cart:1", "owner", "7"] + range.flatMap { ["f\($0)", "\($0)"] },
+                ["RPUSH", "l:a"] + range.map { "\($0)" },
+            ])
+        }
+        try bench.flush()
+        let quiet = try bench.report("verify", "--json")
+        #expect(quiet.code == 0 && quiet.open == 0, "\(quiet.output)")
+        #expect(quiet.compared == 6, "a blob, two members and the one set aside, a cart, a queue")
+        try bench.tamper(
+            """
+            UPDATE blobs SET value = X'00'; DELETE FROM members WHERE tag = X'ff00275c0a';
+            UPDATE carts SET items = json_remove(items, '$.f4999');
+            UPDATE queues SET items = json_remove(items, '$[0]')
+            """)
+        let traffic = Traffic(bench.redis)
+        let found = try bench.report("verify", "--json")
+        await traffic.stop()
+        let hex = "\\xff00275c0a"
+        for name in ["blobs \(hex): different", "members \(hex) 7 \(hex): missing"] {
+            #expect(
+                found.differences.contains { $0.hasPrefix(name) }, "\(found.output.prefix(900))")
+        }
+        for name in ["carts 1: different", "queues a: different"] {
+            #expect(found.differences.contains { $0.hasPrefix(name) }, "\(name)")
+        }
+        #expect(found.differences.count == 4)
+    }
+
+    @Test("a comparison that dies, and one beside another, hold up nothing for long")
+    func holds() async throws {
+        let bench = try await Bench(.sqlite)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let held = try await bench.post("/hold")
+        #expect(held.status == 200)
+        #expect(try await bench.post("/hold").status == 409)
+        try await client.send("SET", "c:1", "5")
+        // Beyond what Redis has, nothing is reached before the hold ends.
+        let text = String(decoding: held.body, as: UTF8.self)
+        #expect(try await bench.post("/advance", body: Data("{}".utf8)).status == 400)
+        let start = ContinuousClock.now
+        let beyond = text.replacing(/"offset":\d+/, with: "\"offset\":999999999999")
+        #expect(try await bench.post("/advance", body: Data(beyond.utf8)).status == 409)
+        #expect(ContinuousClock.now - start < .seconds(20))
+        #expect(try await bench.post("/release", body: held.body).status == 409)
+        let isThere = await Eventually.holds(within: .seconds(10)) {
+            (try? bench.number("SELECT value FROM counters WHERE id = '1'")) == 5
+        }
+        #expect(isThere, "\(bench.sluice.log)")
+        // A hold puts off no stop in good order.
+        #expect(try await bench.post("/hold").status == 200)
+        try await client.send("SET", "c:1", "6")
+        let stopping = ContinuousClock.now
+        #expect(bench.sluice.stop(SIGTERM) == 0)
+        #expect(ContinuousClock.now - stopping < .seconds(5))
+        try await bench.start()
+        try bench.flush()
+        #expect(try bench.number("SELECT value FROM counters WHERE id = '1'") == 6)
+    }
+}
+
+/// Commands of all kinds on a few rows, as fast as Redis takes them.
+private final class Traffic: Sendable {
+    private let task: Task<Void, Never>
+
+    init(_ redis: RedisServer) {
+        task = Task {
+            guard let client = try? await redis.connect() else { return }
+            defer { client.close() }
+            var random = SplitMix64(seed: 5)
+            while !Task.isCancelled {
+                var commands: [[String]] = []
+                for index in 0..<50 {
+                    commands.append(["INCR", "c:\(index)"])
+                    commands.append(["ZINCRBY", "z:a", "1", "p\(index)"])
+                }
+                let number = "\(random.pick(0..<9))"
+                commands += [
+                    ["HINCRBY", "session:1", "user_id", "1"], ["APPEND", "t:busy", "x"],
+                    ["SET", "t:short\(number)", "v", "PX", "2"],
+                    ["XADD", "e:a", "MAXLEN", "~", "1000", "*", "n", number],
+                    ["HSET", "session:\(number)", "cart", "{}", "extra", number],
+                    ["HPEXPIRE", "session:\(number)", "2", "FIELDS", "1", "extra"],
+                    ["SADD", "s:a", number], ["SPOP", "s:a"], ["RPUSH", "l:b", number],
+                    ["LTRIM", "l:b", "0", "20"], ["SET", "t:busy", ""],
+                ]
+                _ = try? await client.sendAll(commands)
+                try? await Task.sleep(for: .milliseconds(1))
+            }
+        }
+    }
+
+    func stop() async {
+        task.cancel()
+        await task.value
+    }
+}
+
+extension Bench {
+    /// What `verify --json` says.
+    struct VerifyReport {
+        let code: Int32
+        let output: String
+        let compared: Int
+        let differ: Int
+        let open: Int
+        let differences: [String]
+        let openRows: [String]
+    }
+
+    func report(_ arguments: String...) throws -> VerifyReport {
+        let result = try sluice.command(arguments)
+        let object = try? JSONSerialization.jsonObject(with: Data(result.output.utf8))
+        let fields = object as? [String: Any] ?? [:]
+        return VerifyReport(
+            code: result.code, output: result.output, compared: fields["compared"] as? Int ?? -1,
+            differ: fields["differ"] as? Int ?? -1, open: fields["open"] as? Int ?? -1,
+            differences: fields["differences"] as? [String] ?? [],
+            openRows: fields["openRows"] as? [String] ?? ["?"])
+    }
+
+    /// Asks the admin listener.
+    func post(_ path: String, body: Data = Data()) async throws -> (status: Int, body: Data) {
+        guard let url = URL(string: "http://127.0.0.1:\(sluice.adminPort)\(path)") else {
+            throw CocoaError(.fileNoSuchFile)
+        }
+        var request = URLRequest(url: url, timeoutInterval: 60)
+        request.httpMethod = "POST"
+        request.httpBody = body
+        let (data, response) = try await URLSession.shared.data(for: request)
+        return ((response as? HTTPURLResponse)?.statusCode ?? 0, data)
     }
 }
 

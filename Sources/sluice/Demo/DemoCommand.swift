@@ -3,8 +3,10 @@ import Foundation
 import SluiceConfiguration
 import SluiceCore
 import SluiceEngine
+import SluiceSQL
 import SluiceSQLite
 import SluiceTesting
+import SluiceVerify
 
 struct DemoCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -120,19 +122,17 @@ struct DemoCommand: AsyncParsableCommand {
     ) async throws {
         print("Comparing every row with Redis …")
         let query = try SQLiteQuery(path: path)
-        let client = try await server.connect()
-        defer { client.close() }
-        let comparison = RowComparison(mappings: configuration.tables, isPostgres: false) {
-            try query.rows($0)
-        }
-        let outcome = try await comparison.run(client)
+        let verification = Verification(
+            mappings: configuration.tables, dialect: .sqlite, source: configuration.name,
+            endpoint: server.endpoint(), query: query.rows)
+        let outcome = try await verification.run()
         for difference in outcome.differences.prefix(10) { print("  differs: \(difference)") }
         let ratio = Double(writes) / Double(max(1, rows))
         print(
             "\(Self.grouped(writes)) writes became \(Self.grouped(rows)) row writes "
                 + "(\(String(format: "%.1f", ratio)) to 1); "
                 + "\(Self.grouped(outcome.compared)) rows compared, "
-                + "\(outcome.differences.count) differ")
+                + "\(outcome.differ) differ")
         guard outcome.differences.isEmpty, outcome.compared > 0 else { throw Sysexits.data }
     }
 

@@ -1,0 +1,230 @@
+internal import Foundation
+internal import RESPWire
+internal import SluiceCore
+
+/// How a row is read from Redis, and what the answers mean.
+///
+/// It is worked out apart from the code that fills the tables, so that a mistake there is found here.
+struct RowReading {
+    /// The commands; the first one's answer is the value.
+    let commands: [[Bytes]]
+    private let mapping: TableMapping
+    private let row: RowIdentity
+    private let hasDeadline: Bool
+
+    init(_ row: RowIdentity, _ mapping: TableMapping, hasExpireTime: Bool) {
+        self.row = row
+        self.mapping = mapping
+        hasDeadline = mapping.deadline != nil && hasExpireTime
+        let key = row.key
+        var commands: [[Bytes]]
+        switch mapping.type {
+        case .string:
+            commands = [RedisRows.command("GET", key)]
+            // Alone, PFCOUNT writes what it counted into the key; of a union it writes nothing.
+            if mapping.sources.contains(.count) {
+                commands.append(RedisRows.command("PFCOUNT", key, key))
+            }
+        case .hash where mapping.rest != nil:
+            commands = [RedisRows.command("HGETALL", key), RedisRows.command("HLEN", key)]
+        case .hash:
+            commands = [RedisRows.command("HLEN", key)]
+            if !mapping.fields.isEmpty {
+                commands.append([Array("HMGET".utf8), key] + mapping.fields)
+            }
+        case .list: commands = [RedisRows.command("LRANGE", key, "0", "-1")]
+        case .set: commands = [RedisRows.command("SISMEMBER", key, row.member)]
+        case .sortedSet:
+            commands = [RedisRows.command("ZSCORE", key, row.member)]
+            if !mapping.sources.isEmpty {
+                commands.append(RedisRows.command("GEOPOS", key, row.member))
+            }
+        case .stream: commands = [RedisRows.command("XRANGE", key, row.member, row.member)]
+        }
+        if hasDeadline { commands.append(RedisRows.command("PEXPIRETIME", key)) }
+        self.commands = commands
+    }
+
+    /// Whether a hash has fields past their deadlines, which read as gone before the stream says so.
+    func hasExpiredFields(_ replies: [RESPValue]) -> Bool {
+        guard mapping.type == .hash, mapping.rest != nil, let fields = replies[0].elements,
+            let size = replies[1].integer
+        else { return false }
+        return size > fields.count / 2
+    }
+
+    /// The row's value columns as texts, in the form in which they are compared; nil when Redis has
+    /// no such row.
+    func values(_ replies: [RESPValue]) -> [String?]? {
+        guard var values = content(replies) else { return nil }
+        if mapping.deadline != nil {
+            let time = hasDeadline ? replies.last?.integer ?? -1 : -1
+            values.append(time < 0 ? nil : "\(time)")
+        }
+        return values
+    }
+
+    private func content(_ replies: [RESPValue]) -> [String?]? {
+        switch (mapping.type, replies[0]) {
+        case (_, .error), (_, .null), (.set, .integer(0)), (.hash, .integer(0)): return nil
+        case (.list, .array([])), (.hash, .array([])), (.stream, .array([])): return nil
+        case (.string, let value):
+            guard !mapping.sources.isEmpty else {
+                return [Text.meant(Text.of(value), mapping.values[0])]
+            }
+            return derived(value, replies)
+        case (.hash, .array(let elements)): return columns(of: Self.fields(elements))
+        case (.hash, _):
+            let found = replies.count > 1 ? replies[1].elements ?? [] : []
+            var fields: [String: String] = [:]
+            for (field, value) in zip(mapping.fields, found) where value != .null {
+                fields[Text.of(field)] = Text.of(value)
+            }
+            return columns(of: fields)
+        case (.list, let value):
+            let items = (value.elements ?? []).map(Text.of)
+            let data = try? JSONSerialization.data(withJSONObject: items)
+            return [Text.canonical(String(decoding: data ?? Data(), as: UTF8.self))]
+        case (.set, _): return []
+        case (.sortedSet, let score):
+            guard !mapping.sources.isEmpty else {
+                return [Text.meant(Text.of(score), mapping.values[0])]
+            }
+            return place(score, replies[1])
+        case (.stream, let entries):
+            let parts = entries.elements?.first?.elements ?? []
+            return columns(of: Self.fields(parts.count > 1 ? parts[1].elements ?? [] : []))
+        }
+    }
+
+    // Of a field that comes twice, the last counts.
+    private static func fields(_ elements: [RESPValue]) -> [String: String] {
+        var fields: [String: String] = [:]
+        for index in stride(from: 0, to: elements.count - 1, by: 2) {
+            fields[Text.of(elements[index])] = Text.of(elements[index + 1])
+        }
+        return fields
+    }
+
+    // The fields that have columns, then the rest as one object.
+    private func columns(of all: [String: String]) -> [String?] {
+        var fields = all
+        var values = zip(mapping.fields, mapping.values).map { field, column -> String? in
+            fields.removeValue(forKey: Text.of(field)).map { Text.meant($0, column) }
+        }
+        if mapping.rest != nil {
+            let data = try? JSONSerialization.data(withJSONObject: fields)
+            values.append(
+                fields.isEmpty
+                    ? nil : Text.canonical(String(decoding: data ?? Data(), as: UTF8.self)))
+        }
+        return values
+    }
+
+    // MARK: Parts of a value
+
+    private func derived(_ content: RESPValue, _ replies: [RESPValue]) -> [String?] {
+        let options = JSONSerialization.ReadingOptions.fragmentsAllowed
+        let data = Data(content.bytes ?? [])
+        let document = try? JSONSerialization.jsonObject(with: data, options: options)
+        return zip(mapping.sources, mapping.values).map { source, column in
+            switch source {
+            case .path(let path): text(path, in: document, column)
+            case .count: replies[1].text
+            default: Text.meant(Text.of(content), column)
+            }
+        }
+    }
+
+    private func text(_ path: JSONPath, in document: Any?, _ column: Column) -> String? {
+        var value = document
+        for step in path.steps {
+            switch step {
+            case .member(let name):
+                value = (value as? [String: Any])?[String(decoding: name, as: UTF8.self)]
+            case .element(let index):
+                let elements = value as? [Any] ?? []
+                value = elements.indices.contains(index) ? elements[index] : nil
+            }
+        }
+        guard let value, !(value is NSNull) else { return nil }
+        if column.type != .json, let text = value as? String { return Text.meant(text, column) }
+        let data = try? JSONSerialization.data(
+            withJSONObject: value, options: [.sortedKeys, .fragmentsAllowed])
+        return Text.meant(String(decoding: data ?? Data(), as: UTF8.self), column)
+    }
+
+    // What columns take of a member of a sorted set.
+    private func place(_ text: RESPValue, _ positions: RESPValue) -> [String?] {
+        let place = positions.elements?.first?.elements
+        let score = text.text.flatMap { Double($0) } ?? -1
+        let exact = GeoPlace(score: score)
+        // Redis says them with 17 decimals, which near zero are fewer digits than a double has.
+        func degrees(_ value: RESPValue?, _ exact: Double?) -> String? {
+            guard let said = value?.text.flatMap({ Double($0) }) else { return nil }
+            guard let exact, abs(said - exact) < 1e-15 else { return "\(said)" }
+            return "\(exact)"
+        }
+        return mapping.sources.map { source in
+            switch source {
+            case .longitude: degrees(place?.first, exact?.longitude)
+            case .latitude: degrees(place?.last, exact?.latitude)
+            default: "\(score)"
+            }
+        }
+    }
+}
+
+/// Values as texts, in the form in which they are compared.
+enum Text {
+    /// Bytes as a text: themselves where they are UTF-8, else their digits.
+    static func of(_ bytes: Bytes) -> String {
+        String(validating: bytes, as: UTF8.self) ?? "\\x" + Hex.text(bytes)
+    }
+
+    static func of(_ value: RESPValue) -> String { of(value.bytes ?? []) }
+
+    /// What a text of Redis means in a column.
+    static func meant(_ text: String, _ column: Column) -> String {
+        guard column.type == .timestamp else { return normal(text, column) }
+        return Timestamp.microseconds(Array(text.utf8).span).map { "\($0 / 1_000)" } ?? text
+    }
+
+    /// A text that stands for the same value as others of the column's type.
+    static func normal(_ text: String, _ column: Column) -> String {
+        switch column.type {
+        case .real: return Double(text).map { "\($0)" } ?? text
+        case .json: return canonical(text)
+        case .boolean:
+            return ["1", "t", "true", "yes", "on"].contains(text.lowercased()) ? "1" : "0"
+        case .decimal: return Decimal(string: text).map { "\($0)" } ?? text
+        default: return text
+        }
+    }
+
+    static func canonical(_ text: String) -> String {
+        let data = Data(text.utf8)
+        guard
+            let value = try? JSONSerialization.jsonObject(
+                with: data, options: [.fragmentsAllowed]),
+            let canonical = try? JSONSerialization.data(
+                withJSONObject: value, options: [.sortedKeys, .fragmentsAllowed])
+        else { return text }
+        return String(decoding: canonical, as: UTF8.self)
+    }
+}
+
+/// Bytes as hexadecimal digits.
+enum Hex {
+    static func text(_ bytes: Bytes) -> String {
+        let digits = Array("0123456789abcdef".utf8)
+        return String(
+            decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] },
+            as: UTF8.self)
+    }
+
+    static func bytes(_ text: String) -> Bytes {
+        let digits = text.utf8.map { $0 <= 0x39 ? $0 - 0x30 : ($0 | 0x20) - 0x57 }
+        return stride(from: 0, to: digits.count - 1, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
+    }
+}
