@@ -61,6 +61,17 @@ extension PipelineMachine {
     /// Whether what was processed up to the stop is to be committed.
     var wantsCutAtStop: Bool { isStopped && stop?.isCut == false && isPending }
 
+    /// What goes on, for whoever looks into a failure.
+    package var situation: String {
+        """
+        dirty \(dirtyCount), opaque \(opaqueCount), pages \(interpreter.buffer.scanCount), missing \
+        \(interpreter.buffer.missing.count), memory \(memory) of \(policy.bufferMemoryMax), held \
+        \(isHolding), halted \(halt != nil), processed \(processed?.offset ?? -1), read at \
+        \(interpreter.buffer.looseOffsetMax), catching up to \(catchUpOffset), flight \(flight != nil), \
+        reading \(reading != nil), cause \(isCauseWanted), gap \(gap != nil), baseline \(baseline.phase)
+        """
+    }
+
     /// Whether anything waits to be written or read.
     var isPending: Bool {
         interpreter.buffer.dirtyCount > 0 || interpreter.buffer.opaqueCount > 0

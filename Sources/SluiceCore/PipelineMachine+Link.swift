@@ -18,6 +18,9 @@ extension PipelineMachine {
         guard let processed else { return }
         if isSwap { gap = processed }
         interpreter.buffer.rereadBeyond(processed.offset)
+        if reconciliation?.floor ?? .min > processed.offset {
+            stopReconciling("another server took over, which may not have what was looked up")
+        }
         // A baseline does not remember what it has read and written, so it starts again; and the
         // cursor of a scan means something only to the server that gave it.
         if baseline.isScanning || baseline.isRunning && baseline.floor > processed.offset {
@@ -49,6 +52,7 @@ extension PipelineMachine {
     public mutating func linkLost() {
         isLinkUp = false
         stop = nil
+        catchUpOffset = .min
         stage.reset()
         received = processed?.offset ?? 0
         causesLost()

@@ -53,7 +53,9 @@ extension PipelineMachine {
         let dirty = interpreter.buffer.dirtyCount
         // A baseline ends with a commit; a client that waits is answered by one.
         if baseline.ends(at: processed.offset) || closesReconciliation { return true }
-        if isPending, isCutRequested || dirty >= policy.rowsMax || isMemoryFull { return true }
+        if isPending, isCutRequested || dirty >= policy.rowsMax { return true }
+        // A cut makes room only of what it takes along.
+        if mayCutMakeRoom, isRoomWanted { return true }
         if let dirtySince, isPending, dirtySince + policy.interval <= now { return true }
         if isDraining { return isBehind }
         // Rows wait for their interval; a position without rows is written by and by.
@@ -71,7 +73,7 @@ extension PipelineMachine {
 
     private func canCut(now: Duration) -> Bool {
         guard reading == nil, let processed else { return false }
-        if gap != nil || isMemoryFull { return true }
+        if gap != nil || isRoomWanted && mayCutMakeRoom { return true }
         if baseline.isRunning, !baseline.ends(at: processed.offset) {
             return interpreter.buffer.dirtyCount > 0 || committed.position != processed
         }
@@ -135,6 +137,7 @@ extension PipelineMachine {
             isClosed: to.isBaselineDone && !loose.contains { $0.offset == nil },
             isOfBaseline: isOfBaseline,
         )
+        barrenOffset = batch.rowCount == 0 && isMemoryFull ? processed.offset : nil
         dirtySince = nil
         closingSince = nil
         isCutRequested = false
@@ -149,6 +152,7 @@ extension PipelineMachine {
     /// Goes on in a new history, or in swapped databases, of which nothing is known.
     private mutating func begin(at position: Position) {
         interpreter.buffer.forgetKnowledge()
+        catchUpOffset = .min
         processed = position
         received = position.offset
         gap = nil
@@ -172,6 +176,23 @@ extension PipelineMachine {
         baseline.start()
     }
 
+    // What is read may be large. It waits for what is on its way, and for rows that can't be forgotten
+    // before the stream is where they were read.
+    mutating func hasRoomToRead() -> Bool {
+        guard isMemoryFull else { return true }
+        guard flight == nil, !mayCutMakeRoom, !isCatchingUp else { return false }
+        forgetClean()
+        guard isMemoryFull else { return true }
+        if let processed, interpreter.buffer.looseOffsetMax > processed.offset {
+            catchUpOffset = interpreter.buffer.looseOffsetMax
+            isStreamWanted = true
+            return false
+        }
+        if interpreter.buffer.scanCount > 0 { interpreter.buffer.keepLargestFieldScan() }
+        // Nothing else makes room.
+        return true
+    }
+
     private mutating func read(now: Duration) -> Action? {
         guard reading == nil, isLinkUp, gap == nil, interpreter.buffer.opaqueCount > 0 else {
             return nil
@@ -180,15 +201,7 @@ extension PipelineMachine {
         guard baseline.isRunning || closingSince != nil || isMemoryFull || isScanning,
             pauseUntil <= now
         else { return nil }
-        // What is read may be large, and what is on its way makes room.
-        if isMemoryFull, flight != nil { return nil }
-        // A key larger than the buffer goes on when what was read of it is in the database.
-        if isScanning, isMemoryFull {
-            guard flight == nil, interpreter.buffer.dirtyCount == 0 else { return nil }
-            forgetClean()
-            if isMemoryFull { interpreter.buffer.keepLargestFieldScan() }
-            if isMemoryFull { return nil }
-        }
+        guard hasRoomToRead() else { return nil }
         var items: [RowBuffer.Opaque] = []
         var weight = 0
         while weight < policy.readsMax, var item = interpreter.buffer.nextToRead() {
@@ -208,8 +221,8 @@ extension PipelineMachine {
 
     private mutating func scan(now: Duration) -> Action? {
         guard case .scanning(let prefix, let cursor) = baseline.phase, scanning == nil, isLinkUp,
-            gap == nil, !isMemoryFull, pauseUntil <= now,
-            interpreter.buffer.opaqueCount < policy.readsMax
+            gap == nil, pauseUntil <= now, interpreter.buffer.opaqueCount < policy.readsMax,
+            hasRoomToRead()
         else { return nil }
         scanning = baseline.generation
         let walk = baseline.walks[prefix]

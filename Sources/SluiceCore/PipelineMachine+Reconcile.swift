@@ -36,6 +36,8 @@ public struct Reconciliation: Hashable, Sendable {
     public let limits: [String: Int]?
     /// Whether rows count too that stay only because nobody knows why their keys went.
     public let includesDoubtful: Bool
+    /// Where Redis was when rows were looked up last: only from there on a table is what was found.
+    var floor = Int64.min
 
     var isOver: Bool {
         switch phase {
@@ -123,8 +125,8 @@ extension PipelineMachine {
     /// The next page to look up, or nil.
     mutating func reconcileSweep(now: Duration) -> Action? {
         guard case .sweeping(let table, let after)? = reconciliation?.phase, sweeping == nil,
-            isLinkUp, gap == nil, !baseline.isRunning, !isMemoryFull, pauseUntil <= now,
-            interpreter.buffer.opaqueCount < policy.readsMax
+            isLinkUp, gap == nil, !baseline.isRunning, pauseUntil <= now,
+            interpreter.buffer.opaqueCount < policy.readsMax, hasRoomToRead()
         else { return nil }
         sweeping = reconciliationNumber
         return .sweep(table: table, after: after, limit: policy.sweepMax)
@@ -133,13 +135,15 @@ extension PipelineMachine {
     /// Takes a page of a pass.
     mutating func reconcileSwept(
         _ rows: Int, missing: [RowIdentity], outlived: [RowIdentity: Kept], last: RowIdentity?,
-        history: ReplicationID, now: Duration,
+        offset: Int64, history: ReplicationID, now: Duration,
     ) {
         guard case .sweeping(let table, _)? = reconciliation?.phase else { return }
         guard history == processed?.history, gap == nil else {
             pauseUntil = max(pauseUntil, now + policy.baselinePause)
             return
         }
+        let floor = max(reconciliation?.floor ?? .min, offset)
+        reconciliation?.floor = floor
         let includesDoubtful = reconciliation?.includesDoubtful ?? false
         let missing = missing.filter { row in
             outlived[row] == nil || outlived[row] == .doubtful && includesDoubtful
@@ -167,6 +171,7 @@ extension PipelineMachine {
     /// Whether all was read that a pass asked for, and its end is to be committed.
     var closesReconciliation: Bool {
         reconciliation?.phase == .closing && interpreter.buffer.opaqueCount == 0
+            && reconciliation?.floor ?? .min <= processed?.offset ?? .min
     }
 
     /// Whether rows go that stay only because nobody knows why their keys went.

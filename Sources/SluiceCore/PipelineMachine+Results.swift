@@ -37,6 +37,7 @@ extension PipelineMachine {
             results.count == items.count, !isReadStale
         else { return readFailed(now: now, pause: policy.baselinePause) }
         reading = nil
+        barrenOffset = nil
         for (item, result) in zip(items, results) {
             interpreter.buffer.apply(result, to: item, at: offset, until: until)
         }
@@ -121,7 +122,8 @@ extension PipelineMachine {
         sweeping = nil
         if asked == reconciliationNumber {
             return reconcileSwept(
-                rows, missing: missing, outlived: outlived, last: last, history: history, now: now)
+                rows, missing: missing, outlived: outlived, last: last, offset: offset,
+                history: history, now: now)
         }
         guard case .sweeping(let table, _) = baseline.phase, gap == nil,
             asked == baseline.generation

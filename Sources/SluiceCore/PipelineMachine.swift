@@ -91,6 +91,12 @@ public struct PipelineMachine: ~Copyable {
     var closedOffset: Int64 = 0
     /// Whether there was such a position in this history; an offset may be zero.
     var hasClosed = false
+    /// Up to where the stream goes on though the buffer is full.
+    var catchUpOffset = Int64.min
+    /// Where a cut took nothing along, if nothing was read since.
+    var barrenOffset: Int64?
+    /// Set when the stream may go on that was held; the driver clears it.
+    public var isStreamWanted = false
     var stage = TransactionStage()
     /// Whether the next command removes a key of which the cause is not known yet.
     var isCauseWanted = false
@@ -155,7 +161,7 @@ public struct PipelineMachine: ~Copyable {
     /// Whether the stream must wait: a read is under way, a cause is wanted, or there is no room.
     public var isHolding: Bool {
         isCauseWanted || reading != nil || gap != nil || halt != nil || isStopped
-            || isMemoryFull && mayMakeRoom || isDraining && isClosed || isReadingPages
+            || isRoomWanted && mayMakeRoom || isDraining && isClosed || isReadingPages
     }
 
     // A key that is marked again while its pages are read would never be read to its end.
@@ -167,12 +173,32 @@ public struct PipelineMachine: ~Copyable {
             && interpreter.buffer.readOffsetMax <= processed?.offset ?? .max
     }
 
-    // When nothing is to be written, rows that were read stay until the stream is past their offset.
+    // When nothing is to be written, rows that were read stay until the stream is past their offset;
+    // and where no more can be read for want of room, the stream makes it.
     private var mayMakeRoom: Bool {
-        flight != nil || interpreter.buffer.dirtyCount > 0 || interpreter.buffer.isReadWanted
+        flight != nil || mayCutMakeRoom
+            || interpreter.buffer.isReadWanted && !isCatchingUp
     }
 
+    /// Whether the buffer takes more than it is allowed to.
+    package var isMemoryShort: Bool { isMemoryFull }
+
     var isMemoryFull: Bool { interpreter.buffer.memory > policy.bufferMemoryMax }
+
+    /// Whether room is to be made before more of the stream is taken.
+    var isRoomWanted: Bool {
+        let room = policy.bufferMemoryMax + (isCatchingUp ? policy.catchUpMemoryMax : 0)
+        return interpreter.buffer.memory > room
+    }
+
+    /// Whether a cut would take rows along: those whose removal is still to be told from what was read
+    /// stay dirty until the stream is there.
+    var mayCutMakeRoom: Bool {
+        interpreter.buffer.dirtyCount > 0 && barrenOffset != processed?.offset
+    }
+
+    /// Whether the stream has to go on to where rows were read, so that they can be forgotten.
+    var isCatchingUp: Bool { catchUpOffset > processed?.offset ?? .max }
 
     /// Takes one command of the stream.
     ///

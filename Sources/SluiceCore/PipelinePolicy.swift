@@ -39,7 +39,10 @@ public struct PipelinePolicy: Hashable, Sendable {
 
     /// What the buffer alone may take: a batch of all of it takes as much again at most, and is
     /// encoded in small parts.
-    var bufferMemoryMax: Int { memoryMax / 2 }
+    var bufferMemoryMax: Int { memoryMax / 2 - catchUpMemoryMax }
+    /// What it may take beyond that while the stream goes on to where rows were read, because until then
+    /// they can't be forgotten.
+    var catchUpMemoryMax: Int { memoryMax / 16 }
     /// What the buffer may take with values that need not be written.
     var cleanMemoryMax: Int { bufferMemoryMax / 4 * 3 }
     /// What one hash may take while it is read page by page: it is written at once.

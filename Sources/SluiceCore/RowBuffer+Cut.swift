@@ -154,8 +154,11 @@ extension RowBuffer {
             for key in tables[table].keys.indices {
                 let flags = tables[table].keys[key].flags
                 let busy: Key.Flags = [.free, .cleared, .opaque, .queued, .reading, .missing]
-                guard flags.isDisjoint(with: busy) || flags.contains(.scanning),
-                    tables[table].keys[key].readUntil <= processed
+                // A key that is read page by page stays itself; of its rows each has its own offset.
+                guard
+                    flags.contains(.scanning)
+                        || flags.isDisjoint(with: busy)
+                            && tables[table].keys[key].readUntil <= processed
                 else { continue }
                 forgetClean(table, key, processed: processed)
             }

@@ -90,6 +90,7 @@ extension RowBuffer {
             scan.end = next == Baseline.firstCursor ? until : nil
         }
         readOffsetMax = max(readOffsetMax, until)
+        looseOffsetMax = max(looseOffsetMax, until)
         guard !isTooLarge(tables[table].fieldScans[number]) else {
             let misfit = Misfit(.tooLarge, "the fields of the hash are larger than the limit")
             return setAside(table, row, misfit)

@@ -279,6 +279,10 @@ public actor Pipeline: Service {
                 link?.close()
                 return
             case .wait(let deadline):
+                if machine?.isStreamWanted == true {
+                    machine?.isStreamWanted = false
+                    processHeld()
+                }
                 showProgress()
                 await doorbell.wait(atMost: deadline.map { $0 - now })
             }

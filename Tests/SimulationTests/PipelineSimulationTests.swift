@@ -30,7 +30,8 @@ struct PipelineSimulationTests {
         }
         let expected = [
             "comparison", "continuation", "crash", "failover", "late commit", "read",
-            "comparison at an offset", "restart of Redis", "resynchronisation", "unknown commit",
+            "comparison at an offset", "full buffer", "restart of Redis", "resynchronisation",
+            "unknown commit",
             "refusal", "retry",
         ]
         for event in expected { #expect(events[event, default: 0] > 0, "no \(event)") }

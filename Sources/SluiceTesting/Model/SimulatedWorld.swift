@@ -52,7 +52,10 @@ public struct SimulatedWorld: ~Copyable {
     }
 
     private static func policy(_ random: inout SplitMix64) -> PipelinePolicy {
-        var policy = PipelinePolicy(interval: .milliseconds(20), rowsMax: 12, memoryMax: 1 << 20)
+        // In a small buffer hardly anything has room.
+        let memoryMax = [1 << 20, 1 << 20, 1 << 15, 1 << 14][random.pick(0..<4)]
+        var policy = PipelinePolicy(
+            interval: .milliseconds(20), rowsMax: 12, memoryMax: memoryMax)
         policy.readsMax = 3
         policy.pageMembers = random.pick(1..<4)
         policy.closingMax = .milliseconds(40)
@@ -144,6 +147,7 @@ public struct SimulatedWorld: ~Copyable {
     private var shared: [ReplicationID: [ReplicationID: Int64]] = [:]
 
     private mutating func ask() {
+        if machine.isMemoryShort { note("full buffer") }
         switch machine.next(now: now) {
         case .commit(let batch): underWay.append(.commit(batch.ordered()))
         case .read(let items): underWay.append(.read(items))
@@ -388,6 +392,6 @@ public struct SimulatedWorld: ~Copyable {
                 return
             }
         }
-        if failures.isEmpty { failures.append("seed \(seed): never settled") }
+        if failures.isEmpty { failures.append("seed \(seed): never settled: \(machine.situation)") }
     }
 }
