@@ -209,7 +209,8 @@ extension PipelineMachine {
                 item.isContinuation = interpreter.buffer.isScanningFields(item.table, row)
             }
             items.append(item)
-            weight += item.row == nil || item.isContinuation ? policy.pageWeight : 1
+            let isPage = item.row == nil || item.isContinuation
+            weight += isPage ? policy.readsMax : rowCosts[item.table]
         }
         guard !items.isEmpty else { return nil }
         reading = items

@@ -41,6 +41,7 @@ extension PipelineMachine {
         for (item, result) in zip(items, results) {
             interpreter.buffer.apply(result, to: item, at: offset, until: until)
         }
+        learnCosts(of: results, items)
         if capture.isExact {
             interpreter.buffer.resolveMissing(processed: processed.offset)
         }
@@ -55,6 +56,19 @@ extension PipelineMachine {
             if interpreter.buffer.scanCount > 0 { pauseUntil = now + policy.baselinePause }
         }
         if dirtySince == nil, interpreter.buffer.dirtyCount > 0 { dirtySince = now }
+    }
+
+    // Grows at once and shrinks slowly: large values come in a row.
+    private mutating func learnCosts(of results: [ReadResult], _ items: [RowBuffer.Opaque]) {
+        var costs: [Int: (sum: Int, count: Int)] = [:]
+        for (item, result) in zip(items, results) {
+            let cost = costs[item.table] ?? (0, 0)
+            costs[item.table] = (cost.sum + result.cost, cost.count + 1)
+        }
+        for (table, cost) in costs {
+            let before = rowCosts[table]
+            rowCosts[table] = max(1, cost.sum / cost.count, before - (before + 7) / 8)
+        }
     }
 
     /// Notes that the read under way has no answer; it is tried again after a pause.

@@ -66,6 +66,9 @@ public struct PipelineMachine: ~Copyable {
     /// Whether dead letters are tried, so that nothing else may go to the database.
     var isRetrying = false
     var reading: [RowBuffer.Opaque]?
+    /// What one row of each table costs Redis to read, as those did that were read last.
+    var rowCosts: [Int]
+    private static let rowCostFirst = 8
     /// Whether the read under way asks with cursors of another server.
     var isReadStale = false
     // The baseline that a scan or sweep under way is for; below zero, the reconciliation.
@@ -147,6 +150,7 @@ public struct PipelineMachine: ~Copyable {
         interpreter.buffer.isExact = capture.isExact
         interpreter.buffer.fieldScanMemoryMax = policy.fieldScanMemoryMax
         baseline = Baseline(mappings: mappings)
+        rowCosts = mappings.map { _ in Self.rowCostFirst }
         if processed != nil, !committed.isBaselineDone {
             strays = []
             startBaseline()

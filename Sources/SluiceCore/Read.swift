@@ -91,6 +91,26 @@ public struct ReadResult: Hashable, Sendable {
     }
 }
 
+extension ReadResult {
+    /// What the answer costs Redis, beside that of a small value: elements are looked up and copied.
+    var cost: Int {
+        switch value {
+        case .missing, .wrongType: 1
+        case .single(let bytes): 1 + bytes.count / Self.bytesPerCost
+        case .elements(let elements), .page(let elements, _): Self.cost(elements)
+        case .entries(let entries): entries.reduce(1) { $0 + Self.cost($1.fields) }
+        }
+    }
+
+    private static let elementsPerCost = 16
+    private static let bytesPerCost = 4_096
+
+    private static func cost(_ elements: [Bytes]) -> Int {
+        1 + elements.count / elementsPerCost
+            + elements.reduce(0) { $0 + $1.count } / bytesPerCost
+    }
+}
+
 extension ReadItem {
     /// The most entries that one page of a stream holds.
     public static let streamPageMax = 1_000
