@@ -43,9 +43,29 @@ public final class ServerProcess: @unchecked Sendable {
             &pid, arguments[0], &actions, &attributes, &texts, environ)
         guard failure == 0 else { throw POSIXError(POSIXErrorCode(rawValue: failure) ?? .ENOENT) }
         self.pid = pid
+        Self.living.insert(pid)
     }
 
     deinit { end() }
+
+    // A test that fails may leave owners behind; what they own ends with the program all the same.
+    private static let living = Living()
+
+    private final class Living: @unchecked Sendable {
+        // Unchecked: the lock is held wherever the numbers are used.
+        private let lock = NSLock()
+        private var numbers: Set<pid_t> = []
+
+        init() {
+            atexit { ServerProcess.living.end() }
+        }
+
+        func insert(_ pid: pid_t) { lock.withLock { _ = numbers.insert(pid) } }
+
+        func remove(_ pid: pid_t) { lock.withLock { _ = numbers.remove(pid) } }
+
+        func end() { lock.withLock { for pid in numbers { _ = Foundation.kill(pid, SIGKILL) } } }
+    }
 
     /// Sends a signal.
     public func kill(_ signal: Int32) {
@@ -76,6 +96,7 @@ public final class ServerProcess: @unchecked Sendable {
             if let code { return code }
             var status: Int32 = 0
             guard unsafe waitpid(pid, &status, WNOHANG) == pid else { return nil }
+            Self.living.remove(pid)
             let signal = status & 0x7F
             code = signal == 0 ? (status >> 8) & 0xFF : -signal
             return code

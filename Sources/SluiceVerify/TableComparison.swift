@@ -112,7 +112,7 @@ struct TableComparison {
         var found: [(row: RowIdentity, expected: [String?]?, found: [String?]?)] = []
         var open = rows
         for pause in [0] + Self.pauses where !open.isEmpty {
-            if pause > 0 { try await Task.sleep(for: .milliseconds(pause)) }
+            if pause > 0 { try await ContinuousClock().sleep(for: .milliseconds(pause)) }
             var rest: [RowIdentity] = []
             for start in stride(from: 0, to: open.count, by: Self.lookMax) {
                 let part = Array(open[start..<min(open.count, start + Self.lookMax)])

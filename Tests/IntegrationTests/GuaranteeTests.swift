@@ -270,6 +270,11 @@ struct GuaranteeTests {
         bench.redis.stop(SIGKILL)
         try await bench.redis.start()
         let again = try await bench.redis.connect()
+        // Before the first replica asks, Redis counts no offset that a WAIT could wait for.
+        let isCounting = await Eventually.holds {
+            (try? await again.send("INFO", "replication").first??.contains("slave0:")) == true
+        }
+        #expect(isCounting, "\(bench.sluice.log)")
         try await again.send("INCR", "c:0")
         #expect(try await again.send("WAIT", "1", "500") == ["0"])
         #expect(try await again.send("WAIT", "1", "20000") == ["1"])

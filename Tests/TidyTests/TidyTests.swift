@@ -16,7 +16,8 @@ struct TidyTests {
         (
             "import Foundation", "the core has no clock, file or formatter",
             [
-                "SluiceSQL", "SluiceSQLite", "SluiceAdmin", "SluiceTesting", "sluice",
+                "SluiceSQL", "SluiceSQLite", "SluiceAdmin", "SluiceTesting", "SluiceVerify",
+                "sluice",
             ]
         ),
     ]
@@ -46,6 +47,7 @@ struct TidyTests {
             "SluiceConfiguration": ["SluiceCore"],
             "SluiceEngine": ["SluiceCore", "SluiceRedis", "RESPWire"],
             "SluiceAdmin": ["SluiceCore", "SluiceEngine"],
+            "SluiceVerify": ["SluiceCore", "SluiceRedis", "SluiceSQL", "RESPWire"],
         ]
         for source in try Self.sources() {
             guard let allowed = allowed[source.module] else { continue }
