@@ -161,9 +161,11 @@ public struct AdminServer: Service {
                     status: .badRequest, type: "text/plain",
                     body: "expected [{\"table\": …, \"key\": base64, \"member\": base64}]\n")
             }
-            await pipeline.lookAgain(
+            let isDone = await pipeline.lookAgain(
                 Dictionary(grouping: names, by: \.table).mapValues { $0.map(\.identity) })
-            return Answer(status: .ok, type: "text/plain", body: "\(names.count) rows\n")
+            return Answer(
+                status: isDone ? .ok : .serviceUnavailable, type: "text/plain",
+                body: isDone ? "\(names.count) rows\n" : "the database does not take rows\n")
         case (.POST, "/reconcile"): return await reconcile(body)
         case (.POST, "/hold"), (.POST, "/advance"), (.POST, "/release"):
             return await hold(path, body)

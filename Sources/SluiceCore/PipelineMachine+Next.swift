@@ -90,15 +90,9 @@ extension PipelineMachine {
     }
 
     private var closingMax: Duration {
-        // Where a key can't stay in the buffer until all of it was read, its rows go before it is known
-        // which of them are there.
-        if interpreter.buffer.scanCount > 0, !holdsScans { return policy.scanClosingMax }
+        // A key of which only some pages are read is not committed for a comparison's sake.
+        if interpreter.buffer.scanCount > 0 { return policy.scanClosingMax }
         return wantsCutAtStop ? policy.stopClosingMax : policy.closingMax
-    }
-
-    // Whether keys of which only some pages were read have room until all of them is known.
-    private var holdsScans: Bool {
-        capture.isExact && gap == nil && !baseline.isRunning && !isMemoryFull
     }
 
     private mutating func cut(now: Duration) -> Batch {
@@ -108,7 +102,7 @@ extension PipelineMachine {
         to.position = gap ?? processed
         if gap != nil { interpreter.buffer.abandonScans() }
         if isStopped { stop?.isCut = true }
-        let rows = interpreter.buffer.cut(at: processed.offset, holdsScans: holdsScans)
+        let rows = interpreter.buffer.cut(at: processed.offset)
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
         let isOfBaseline = baseline.isRunning

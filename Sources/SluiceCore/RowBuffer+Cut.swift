@@ -11,12 +11,8 @@ extension RowBuffer {
     ///
     /// Rows that are still opaque stay, and are named as loose; so are rows whose value was read at
     /// a later offset than the cut's.
-    ///
-    /// - Parameter holdsScans: Whether keys of which only some pages were read stay whole in the
-    ///   buffer, so that the database keeps what it had of them until all of them is known.
-    mutating func cut(at offset: Int64, holdsScans: Bool = false) -> CutRows {
+    mutating func cut(at offset: Int64) -> CutRows {
         var result = CutRows()
-        self.holdsScans = holdsScans && scanCount > 0
         for table in tables.indices where tables[table].hasDirty {
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for row in tables[table].takeDirtyRows() {
@@ -38,7 +34,6 @@ extension RowBuffer {
         tables[table].rows[row].flags.remove(.queued)
         guard tables[table].rows[row].flags.contains(.dirty) else { return }
         tables[table].rows[row].flags.remove(.dirty)
-        if isHeld(table, key: Int(tables[table].rows[row].key)) { return touch(table, row) }
         let shape = tables[table].rows[row].shape
         guard shape != .opaque, shape != .missing else { return }
         if tables[table].rows[row].isSparedOpen(at: offset) { return touch(table, row) }
@@ -59,13 +54,6 @@ extension RowBuffer {
         // A part of a row is worth nothing later: the letter is to hold the whole value.
         if isSetAside, isPart { lookAgain(table, row) }
         if !tables[table].spared.isEmpty { tables[table].spared[Int32(row)] = nil }
-    }
-
-    // Whether a key waits for its last page.
-    private func isHeld(_ table: Int, key: Int) -> Bool {
-        guard holdsScans else { return false }
-        let flags = tables[table].keys[key].flags
-        return flags.contains(.scanning) && !flags.contains(.baseline)
     }
 
     /// What the buffer knows of a row once it is on its way.
@@ -98,30 +86,14 @@ extension RowBuffer {
         if let kept = tables[table].keptTable { cut.keep(RowIdentity(key: []), kept) }
         tables[table].isWiped = false
         tables[table].keptTable = nil
-        guard holdsScans else {
-            tables[table].kept = [:]
-            tables[table].keptKeys = [:]
-            return
-        }
-        for row in tables[table].kept.keys
-        where !isHeld(table, key: Int(tables[table].rows[Int(row)].key)) {
-            tables[table].kept[row] = nil
-        }
-        for key in tables[table].keptKeys.keys where !isHeld(table, key: Int(key)) {
-            tables[table].keptKeys[key] = nil
-        }
+        tables[table].kept = [:]
+        tables[table].keptKeys = [:]
     }
 
     private mutating func takeClears(of table: Int, into cut: inout TableCut) {
-        let dirtyKeys = tables[table].dirtyKeys
-        tables[table].dirtyKeys.removeAll(keepingCapacity: true)
-        for number in dirtyKeys {
-            let key = Int(number)
+        for index in tables[table].dirtyKeys.indices {
+            let key = Int(tables[table].dirtyKeys[index])
             tables[table].keys[key].flags.remove(.queued)
-            if isHeld(table, key: key) {
-                touchKey(table, key)
-                continue
-            }
             if let kept = tables[table].keptKeys[Int32(key)] {
                 cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
             }
@@ -129,6 +101,7 @@ extension RowBuffer {
             cut.clear(key, of: tables[table])
             tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
         }
+        tables[table].dirtyKeys.removeAll(keepingCapacity: true)
     }
 
     private mutating func takeAppended(of table: Int, into cut: inout TableCut) {
@@ -145,8 +118,7 @@ extension RowBuffer {
             for row in buffer.rows where !row.flags.contains(.free) {
                 let isOpen =
                     row.shape == .opaque || row.shape == .missing || row.isSparedOpen(at: offset)
-                guard isOpen || row.readOffset > offset, !isHeld(table, key: Int(row.key))
-                else { continue }
+                guard isOpen || row.readOffset > offset else { continue }
                 let key = buffer.keys[Int(row.key)]
                 loose.append(
                     LooseRow(

@@ -111,6 +111,11 @@ extension RowBuffer {
     mutating func restartScan(_ table: Int, _ key: Int) {
         guard tables[table].keys[key].flags.contains(.scanning) else { return }
         endScan(table, key)
+        // Rows go with the first page of the new reading, not before any of them is known again.
+        let keeps = tables[table].mapping.removal.onDelete == .keep
+        if isExact, !keeps, !tables[table].keys[key].flags.contains(.baseline) {
+            tables[table].keys[key].flags.subtract([.cleared, .marking])
+        }
         queueRead(table, key: key)
     }
 

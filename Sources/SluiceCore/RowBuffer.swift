@@ -33,8 +33,6 @@ struct RowBuffer: ~Copyable {
     /// Tables that may have rows of members that a key does not have, because it was too large to be
     /// compared.
     var incomplete: Set<Int> = []
-    /// Whether the cut under way leaves keys alone of which only some pages were read.
-    var holdsScans = false
     /// Whether changes come with their values; else all that changed is read.
     var isExact = true
     /// Whether fields of hashes may have deadlines, so that a hash may be emptied by them.

@@ -20,7 +20,7 @@ package enum Timestamp {
         -62_135_596_800_000_000...253_402_300_799_999_000
 
     /// A deadline in milliseconds since 1970 as microseconds; one beyond all years is the last of them.
-    static func deadline(milliseconds: Int64) -> Int64 {
+    package static func deadline(milliseconds: Int64) -> Int64 {
         let (time, overflow) = milliseconds.multipliedReportingOverflow(by: 1_000)
         if overflow { return milliseconds < 0 ? range.lowerBound : range.upperBound }
         return min(max(time, range.lowerBound), range.upperBound)

@@ -37,7 +37,9 @@ extension Pipeline {
         guard !isHeld(comparison.number), isStreaming, let place = machine?.hold() ?? nil else {
             return nil
         }
-        comparison.number += 1
+        // Whoever waited for an earlier hold, which is over, is not answered by this one.
+        refuseComparison()
+        comparison.number = Int.random(in: 1..<1 << 52)
         comparison.isHeld = true
         let number = comparison.number
         loop.scheduleTask(in: .nanoseconds(Self.holdMax.nanoseconds)) {
@@ -81,6 +83,12 @@ extension Pipeline {
     // The machine lets go by itself when the link is lost, or where another history begins.
     private func isHeld(_ number: Int) -> Bool {
         comparison.isHeld && comparison.number == number && machine?.isStopWanted == true
+    }
+
+    /// Answers who waits for a place that is not to be reached.
+    func refuseComparison() {
+        comparison.waiter?.resume(returning: false)
+        comparison.waiter = nil
     }
 
     /// Answers who waits for the place.

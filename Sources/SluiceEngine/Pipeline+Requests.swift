@@ -87,14 +87,17 @@ extension Pipeline {
     /// It returns when all of them are about to be read; a flush after it waits for the rows.
     ///
     /// - Parameter rows: The rows, by table. Tables that the configuration does not name are ignored.
-    public func lookAgain(_ rows: [String: [RowIdentity]]) async {
+    /// - Returns: False when the database has not taken what was dirty of them, so that it must be asked
+    ///   for again.
+    public func lookAgain(_ rows: [String: [RowIdentity]]) async -> Bool {
+        let end = now + Self.flushPatience
         for (table, rows) in rows { machine?.lookAgain(rows, table: table) }
         doorbell.ring()
         while machine?.isLookingLater == true, !isDraining {
-            doorbell.ring()
+            guard now < end, !Task.isCancelled else { return false }
             try? await pause(.milliseconds(10))
-            if Task.isCancelled { return }
         }
+        return !isDraining
     }
 
     /// Counts the rows that have no key in Redis, and deletes them if limits are given.

@@ -382,6 +382,6 @@ public actor Pipeline: Service {
         flushes = []
         machine?.abandonReconciliation()
         answerReconciler()
-        answerComparison()
+        refuseComparison()
     }
 }

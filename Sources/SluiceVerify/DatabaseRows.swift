@@ -39,9 +39,20 @@ struct DatabaseRows {
         return found
     }
 
+    /// A row that the database has.
+    struct Found {
+        let identity: RowIdentity
+        /// The primary key's columns.
+        let parts: [Bytes]
+        /// Whether no key of the pattern makes this row, which somebody else wrote.
+        let isForeign: Bool
+    }
+
     /// A page of a table's rows in the order of their primary key, without those that are marked as
     /// removed.
-    func page(_ mapping: TableMapping, after last: RowIdentity?) throws -> [RowIdentity] {
+    ///
+    /// - Parameter last: The primary key's columns in the last row of the page before.
+    func page(_ mapping: TableMapping, after last: [Bytes]?) throws -> [Found] {
         let key = mapping.primaryKey
         // A table of one key has one row.
         if key.isEmpty, last != nil { return [] }
@@ -49,12 +60,17 @@ struct DatabaseRows {
         let columns = key.isEmpty ? "1" : key.map(name).joined(separator: ", ")
         var sql = "SELECT \(columns) FROM \(Dialect.quote(mapping.name)) WHERE 1 = 1"
         if let last {
-            let values = zip(parts(of: last, mapping) ?? [], key).map { literal($0, $1) ?? "NULL" }
+            let values = zip(last, key).map { literal($0, $1) ?? "NULL" }
             sql += " AND (\(names)) > (\(values.joined(separator: ", ")))"
         }
         sql += unmarked(mapping)
         if !key.isEmpty { sql += " ORDER BY \(names)" }
-        return try query(sql + " LIMIT \(Self.pageMax)").map { identity($0, mapping) }
+        return try query(sql + " LIMIT \(Self.pageMax)").map { row in
+            let identity = identity(row, mapping)
+            let found = self.columns(row, mapping)
+            let isForeign = parts(of: identity, mapping) ?? [] != found
+            return Found(identity: identity, parts: found, isForeign: isForeign)
+        }
     }
 
     // MARK: What Sluice says of rows
@@ -105,8 +121,16 @@ struct DatabaseRows {
 
     private func name(_ column: Column) -> String {
         let name = Dialect.quote(column.name)
-        guard column.type == .bytes else { return name }
-        return dialect == .postgres ? "encode(\(name), 'hex')" : "hex(\(name))"
+        switch (dialect, column.type) {
+        case (.postgres, .bytes): return "encode(\(name), 'hex')"
+        // A text may hold NUL, where what reads it as a text would end it.
+        case (.sqlite, .bytes), (.sqlite, .text): return "hex(CAST(\(name) AS BLOB))"
+        default: return name
+        }
+    }
+
+    private func isHex(_ column: Column) -> Bool {
+        column.type == .bytes || dialect == .sqlite && column.type == .text
     }
 
     // A value column as it is selected: bytes as digits, times as milliseconds.
@@ -114,17 +138,17 @@ struct DatabaseRows {
         guard column.type == .timestamp else {
             // The digits of null are no digits.
             let name = Dialect.quote(column.name)
-            guard column.type == .bytes, dialect == .sqlite else { return self.name(column) }
-            return "CASE WHEN \(name) IS NOT NULL THEN hex(\(name)) END"
+            guard isHex(column), dialect == .sqlite else { return self.name(column) }
+            return "CASE WHEN \(name) IS NOT NULL THEN \(self.name(column)) END"
         }
         let name = Dialect.quote(column.name)
         return dialect == .postgres
-            ? "(extract(epoch from \(name)) * 1000)::bigint"
+            ? "floor(round((extract(epoch from \(name)) * 1000000)::numeric) / 1000)::bigint"
             : "CAST(round((julianday(\(name)) - 2440587.5) * 86400000) AS INTEGER)"
     }
 
     private func meant(_ text: String, _ column: Column) -> String {
-        column.type == .bytes ? Text.of(Hex.bytes(text)) : Text.normal(text, column)
+        isHex(column) ? Text.of(Hex.bytes(text)) : Text.normal(text, column)
     }
 
     private func unmarked(_ mapping: TableMapping) -> String {
@@ -132,12 +156,15 @@ struct DatabaseRows {
     }
 
     private func identity(_ row: [String?], _ mapping: TableMapping) -> RowIdentity {
-        var parts = zip(row, mapping.primaryKey).map { text, column -> Bytes in
-            let text = text ?? ""
-            return column.type == .bytes ? Hex.bytes(text) : Array(text.utf8)
-        }
+        var parts = columns(row, mapping)
         let member = mapping.member == nil ? [] : parts.removeLast()
         return RowIdentity(key: mapping.keys.key(from: parts), member: member)
+    }
+
+    private func columns(_ row: [String?], _ mapping: TableMapping) -> [Bytes] {
+        zip(row, mapping.primaryKey).map { text, column in
+            isHex(column) ? Hex.bytes(text ?? "") : Array((text ?? "").utf8)
+        }
     }
 
     // The primary key's columns, or nil when the key is none of the pattern's.
@@ -175,10 +202,9 @@ struct DatabaseRows {
         case .bytes:
             return dialect == .postgres ? "'\\x\(Hex.text(bytes))'" : "X'\(Hex.text(bytes))'"
         default:
-            guard let text = String(validating: bytes, as: UTF8.self), !bytes.contains(0) else {
-                return nil
-            }
-            return self.text(text)
+            guard let text = String(validating: bytes, as: UTF8.self) else { return nil }
+            if dialect == .sqlite { return "CAST(X'\(Hex.text(bytes))' AS TEXT)" }
+            return bytes.contains(0) ? nil : self.text(text)
         }
     }
 

@@ -59,7 +59,8 @@ struct RowReading {
         guard var values = content(replies) else { return nil }
         if mapping.deadline != nil {
             let time = hasDeadline ? replies.last?.integer ?? -1 : -1
-            values.append(time < 0 ? nil : "\(time)")
+            // Databases know no later years than what a deadline is bound to.
+            values.append(time < 0 ? nil : "\(Timestamp.deadline(milliseconds: time) / 1_000)")
         }
         return values
     }
@@ -187,16 +188,21 @@ enum Text {
     /// What a text of Redis means in a column.
     static func meant(_ text: String, _ column: Column) -> String {
         guard column.type == .timestamp else { return normal(text, column) }
-        return Timestamp.microseconds(Array(text.utf8).span).map { "\($0 / 1_000)" } ?? text
+        guard let time = Timestamp.microseconds(Array(text.utf8).span) else { return text }
+        // Towards the past, before 1970 too.
+        return "\((time - (time % 1_000 + 1_000) % 1_000) / 1_000)"
     }
 
     /// A text that stands for the same value as others of the column's type.
     static func normal(_ text: String, _ column: Column) -> String {
         switch column.type {
-        case .real: return Double(text).map { "\($0)" } ?? text
+        // SQLite knows no negative zero.
+        case .real: return Double(text).map { "\($0 + 0.0)" } ?? text
         case .json: return canonical(text)
         case .boolean:
-            return ["1", "t", "true", "yes", "on"].contains(text.lowercased()) ? "1" : "0"
+            let isTrue = ["1", "t", "true", "yes", "on"].contains(text.lowercased())
+            let isFalse = ["0", "f", "false", "no", "off"].contains(text.lowercased())
+            return isTrue ? "1" : isFalse ? "0" : text
         case .decimal: return Decimal(string: text).map { "\($0)" } ?? text
         default: return text
         }

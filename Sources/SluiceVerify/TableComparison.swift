@@ -98,6 +98,13 @@ struct TableComparison {
         }
     }
 
+    /// A row that no key of the table's pattern makes.
+    func foreign(_ row: DatabaseRows.Found) -> Difference {
+        Difference(
+            table: mapping.name, identity: row.identity, row: row.parts.map(Text.of),
+            expected: nil, found: [], hasKey: false)
+    }
+
     private func name(_ row: RowIdentity) -> [String] {
         let parts = (mapping.keys.split(row.key.span) ?? []).map { Text.of(Array(row.key[$0])) }
         return parts + (mapping.member == nil ? [] : [Text.of(row.member)])

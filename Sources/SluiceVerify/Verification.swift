@@ -67,7 +67,12 @@ public struct Verification {
             }
             // Append-only tables keep what is gone from Redis.
             if mapping.type != .stream {
-                try await walkRows(mapping) { rows in
+                try await walkRows(mapping) { found in
+                    for row in found where row.isForeign {
+                        outcome.compared += 1
+                        outcome.add(comparison.foreign(row))
+                    }
+                    let rows = found.filter { !$0.isForeign }.map(\.identity)
                     let isThere = try await redis.has(rows, mapping)
                     let extra = zip(rows, isThere).filter { !$0.1 }.map(\.0)
                     outcome.compared += extra.count
@@ -111,14 +116,14 @@ public struct Verification {
     }
 
     private func walkRows(
-        _ mapping: TableMapping, _ visit: ([RowIdentity]) async throws -> Void,
+        _ mapping: TableMapping, _ visit: ([DatabaseRows.Found]) async throws -> Void,
     ) async throws {
-        var last: RowIdentity?
+        var last: [Bytes]?
         while true {
             let page = try database.page(mapping, after: last)
             guard let end = page.last else { return }
-            try await visit(page.filter { isSampled($0.key) })
-            last = end
+            try await visit(page.filter { isSampled($0.identity.key) })
+            last = end.parts
         }
     }
 

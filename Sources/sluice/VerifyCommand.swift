@@ -18,7 +18,8 @@ struct VerifyCommand: AsyncParsableCommand {
             is looked at again at one exact replication offset: the running instance, which this \
             needs, holds the stream for some milliseconds where Redis was read, and commits up to \
             there. A row differs if it does so three times. Rows whose offset can't be had, because \
-            they had to be read from Redis themselves at each look, are counted and named. \
+            they had to be read from Redis themselves at each look, are counted and named, and the \
+            command exits with 75. \
             With --repair, rows that differ are read and written again, and compared once more; rows \
             of which the key is gone are left to `sluice reconcile`. Exits with 65 when rows differ.
             """)
@@ -62,7 +63,7 @@ struct VerifyCommand: AsyncParsableCommand {
             query = try SQLiteQuery(path: path).rows
         case .postgres(let url):
             dialect = .postgres
-            query = try PostgresQuery(url: url).rows
+            query = try PostgresQuery(url: url, isReadOnly: true).rows
         }
         return Verification(
             mappings: configuration.tables.filter { table.isEmpty || table.contains($0.name) },
@@ -94,17 +95,23 @@ struct VerifyCommand: AsyncParsableCommand {
         } else {
             for line in lines { print(line) }
             if outcome.differ > lines.count { print("… and \(outcome.differ - lines.count) more") }
-            for name in outcome.open { print("\(name): not compared, changed at each look") }
+            for name in outcome.open { print("\(name): not compared") }
             if repair { print("\(outcome.repaired) rows were read and written again") }
             print(
                 "\(outcome.compared) rows compared, \(outcome.differ) differ; \(outcome.kept) "
                     + "outlived their keys, \(outcome.setAside) are set aside, "
-                    + "\(outcome.openCount) changed at each look")
+                    + "\(outcome.openCount) could not be compared")
+            if outcome.openCount > 0 {
+                print(
+                    "what could not be compared changed at each look, or the instance could not hold "
+                        + "the stream: is another verify running, or a baseline?")
+            }
             if outcome.differences.contains(where: { !$0.hasKey }) {
                 print("rows without a key are deleted by `sluice reconcile --delete-missing`")
             }
         }
         if outcome.differ > 0 { throw Sysexits.data }
+        if outcome.openCount > 0 { throw Sysexits.temporary }
     }
 }
 

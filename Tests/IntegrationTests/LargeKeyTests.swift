@@ -183,37 +183,6 @@ struct LargeKeyTests {
         return try #require(values.count > 6 ? Double(values[6].filter { $0 != "\"" }) : nil)
     }
 
-    @Test("a key that is replaced keeps its rows until all of it was read; others go on")
-    func replaced() async throws {
-        let bench = try await Bench(.sqlite)
-        let client = try await bench.redis.connect()
-        let count = 200_000
-        for start in stride(from: 0, to: count, by: 1_000) {
-            let members = (start..<start + 1_000).flatMap { ["\($0)", "p\($0)"] }
-            try await client.sendAll([["ZADD", "z:a"] + members, ["ZADD", "z:b"] + members])
-        }
-        try await bench.start()
-        try bench.flush()
-        // The same members with other scores.
-        try await client.send("ZUNIONSTORE", "z:a", "1", "z:b", "WEIGHTS", "2")
-        try await client.send("SET", "c:other", "7")
-        let old = "SELECT count(*), sum(points = 2 * CAST(substr(player, 2) AS INTEGER)) "
-        var isOtherThere = false
-        while true {
-            let found = try bench.query(old + "FROM scores WHERE board = 'a' AND player <> 'p0'")[0]
-            #expect(found[0] == "\(count - 1)", "no row goes before all of them are known")
-            if found[1] == "\(count - 1)" { break }
-            #expect(found[1] == "0", "all of them change at once")
-            if try bench.number("SELECT value FROM counters WHERE id = 'other'") == 7 {
-                isOtherThere = true
-            }
-            try await Task.sleep(for: .milliseconds(100))
-        }
-        #expect(isOtherThere, "a large key holds up nobody else's rows")
-        try bench.flush()
-        try await bench.expectEqual()
-    }
-
     @Test("values that are larger than the buffer together are read a part at a time")
     func values() async throws {
         let bench = try await Bench(

@@ -75,8 +75,9 @@ struct VerifyTests {
                 "\(found.output)")
         }
         let mended = try bench.report("verify", "--repair", "--json")
-        #expect(mended.code == 0 && mended.differences.isEmpty, "\(mended.output)")
-        #expect(try bench.report("verify", "--json").code == 0)
+        // 75 says that some row could not be compared: those that lose fields all the time.
+        #expect([0, 75].contains(mended.code) && mended.differences.isEmpty, "\(mended.output)")
+        #expect(try [0, 75].contains(bench.report("verify", "--json").code))
         await traffic.stop()
         // The last short keys go by themselves.
         try await Task.sleep(for: .milliseconds(300))
@@ -114,6 +115,40 @@ struct VerifyTests {
         let some = try bench.report("verify", "--table", "texts", "--sample", "25%", "--json")
         #expect(some.code == 65 && (50..<150).contains(some.differ), "\(some.output.suffix(200))")
         #expect(try bench.sluice.command("verify", "--sample", "0").code == 64)
+    }
+
+    @Test("values that databases write otherwise, rows of nobody, and any setting of PostgreSQL")
+    func forms() async throws {
+        for kind in DatabaseKind.allCases {
+            let bench = try await Bench(
+                kind,
+                tables: """
+                    tables:
+                      things:
+                        keys: "thing:<a>:<b>"
+                        hash: { at: timestamp, real: real, flag: boolean, text: text }
+                        expires_at: until
+                    """)
+            if bench.postgres != nil {
+                try bench.tamper("ALTER ROLE CURRENT_USER SET standard_conforming_strings = off")
+            }
+            try await bench.start()
+            let client = try await bench.redis.connect()
+            let odd = "\\')); CREATE TABLE pwned(); --"
+            for (name, at) in [("1", "1700000000.1237"), ("2", "-1.0005"), (odd, "1700000000")] {
+                try await client.send(
+                    "HSET", "thing:\(name):x", "at", at, "real", "-0", "flag", "off", "text", odd)
+                try await client.send("PEXPIREAT", "thing:\(name):x", "999999999999999")
+            }
+            try bench.flush()
+            let quiet = try bench.report("verify", "--json")
+            #expect(quiet.code == 0 && quiet.compared == 3, "\(kind) \(quiet.output)")
+            // Rows that no key of the pattern makes, the last ones of the table among them.
+            try bench.tamper(
+                "INSERT INTO things (a, b) VALUES ('1:2', '3'), ('zz', ''), ('z:2', '3')")
+            let found = try bench.report("verify", "--json")
+            #expect(found.code == 65 && found.differ == 3, "\(kind) \(found.output)")
+        }
     }
 
     @Test("keys and members of any bytes, and keys of many fields and elements")
