@@ -183,6 +183,28 @@ struct LargeKeyTests {
         return try #require(values.count > 6 ? Double(values[6].filter { $0 != "\"" }) : nil)
     }
 
+    @Test("a key that is replaced again and again while it is read keeps its rows")
+    func replaced() async throws {
+        let bench = try await Bench(.sqlite)
+        let client = try await bench.redis.connect()
+        let count = 60_000
+        for start in stride(from: 0, to: count, by: 1_000) {
+            let members = (start..<start + 1_000).flatMap { ["\($0)", "p\($0)"] }
+            try await client.sendAll([["ZADD", "z:a"] + members, ["ZADD", "z:b"] + members])
+        }
+        try await bench.start()
+        try bench.flush()
+        for weight in 2..<27 {
+            try await client.send("ZUNIONSTORE", "z:a", "1", "z:b", "WEIGHTS", "\(weight)")
+            try await client.send("SET", "c:\(weight)", "1")
+            try await Task.sleep(for: .milliseconds(200))
+            let rows = try bench.number("SELECT count(*) FROM scores WHERE board = 'a'")
+            #expect(rows == count, "no row goes before it is known again")
+        }
+        try bench.flush()
+        try await bench.expectEqual()
+    }
+
     @Test("values that are larger than the buffer together are read a part at a time")
     func values() async throws {
         let bench = try await Bench(
