@@ -135,3 +135,20 @@ package enum Number {
         }
     }
 }
+
+/// Bytes as hexadecimal digits, and back.
+package enum Hex {
+    /// Two digits for each byte.
+    package static func text(_ bytes: Bytes) -> String {
+        let digits = Array("0123456789abcdef".utf8)
+        return String(
+            decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] },
+            as: UTF8.self)
+    }
+
+    /// The bytes of digits that a database wrote.
+    package static func bytes(_ text: some StringProtocol) -> Bytes {
+        let digits = text.utf8.map { $0 <= 0x39 ? $0 - 0x30 : ($0 | 0x20) - 0x57 }
+        return stride(from: 0, to: digits.count - 1, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
+    }
+}

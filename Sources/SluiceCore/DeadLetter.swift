@@ -130,14 +130,14 @@ struct LetterObject {
     private mutating func append(comma name: Bytes) {
         if json.count > 1 { json.append(UInt8(ascii: ",")) }
         if (try? JSONText.append(name.span, to: &json)) == nil {
-            json += Bytes("\"hex:\(Self.hex(name))\"".utf8)
+            json += Bytes("\"hex:\(Hex.text(name))\"".utf8)
         }
         json.append(UInt8(ascii: ":"))
     }
 
     private mutating func append(value: Bytes) {
         if (try? JSONText.append(value.span, to: &json)) == nil {
-            json += Bytes("{\"hex\":\"\(Self.hex(value))\"}".utf8)
+            json += Bytes("{\"hex\":\"\(Hex.text(value))\"}".utf8)
         }
     }
 
@@ -145,12 +145,6 @@ struct LetterObject {
         let rest = ((microseconds % 1_000) + 1_000) % 1_000
         let digits = rest == 0 ? "" : String("\(1_000 + rest)".dropFirst())
         return Bytes((Timestamp.text(microseconds: microseconds) + digits).utf8)
-    }
-
-    private static func hex(_ bytes: Bytes) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        return String(
-            decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
     }
 
     func finished() -> Bytes { json + [UInt8(ascii: "}")] }

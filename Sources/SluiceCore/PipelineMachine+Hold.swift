@@ -1,3 +1,20 @@
+/// A place at which the stream is held for somebody who compares.
+public struct HeldPlace: Codable, Hashable, Sendable {
+    /// Names the hold.
+    public let number: Int
+    /// The replication offset.
+    public let offset: Int64
+    /// The replication id.
+    public let history: String
+
+    /// Creates a place.
+    public init(number: Int, offset: Int64, history: String) {
+        self.number = number
+        self.offset = offset
+        self.history = history
+    }
+}
+
 /// Holds the stream at an exact offset, where the database can be compared with Redis.
 ///
 /// ```

@@ -185,9 +185,7 @@ public struct PipelineMachine: ~Copyable {
     }
 
     /// Whether the buffer takes more than it is allowed to.
-    package var isMemoryShort: Bool { isMemoryFull }
-
-    var isMemoryFull: Bool { interpreter.buffer.memory > policy.bufferMemoryMax }
+    package var isMemoryFull: Bool { interpreter.buffer.memory > policy.bufferMemoryMax }
 
     /// Whether room is to be made before more of the stream is taken.
     var isRoomWanted: Bool {

@@ -6,11 +6,10 @@ public struct PipelinePolicy: Hashable, Sendable {
     public var rowsMax: Int
     /// The memory that the buffer, a batch and its encoding may take together, in bytes.
     public var memoryMax: Int
-    /// The most small rows read in one transaction: Redis answers nobody else meanwhile, for a tenth of
-    /// a millisecond or two. Of larger ones fewer are read, as those before were large.
+    /// The most small rows read in one transaction: Redis answers nobody else meanwhile. Of
+    /// larger ones fewer are read, as those before were large.
     public var readsMax = 200
-    /// The members or fields that one page of a large key holds, about, of which one is read at a time:
-    /// Redis takes a tenth of a millisecond for so many.
+    /// The members or fields that one page of a large key holds, about, of which one is read at a time.
     public var pageMembers = 100
     /// The keys that one SCAN looks at.
     public var scanCount = 500
@@ -39,9 +38,9 @@ public struct PipelinePolicy: Hashable, Sendable {
 
     /// What the buffer alone may take: a batch of all of it takes as much again at most, and is
     /// encoded in small parts.
-    var bufferMemoryMax: Int { memoryMax / 2 - catchUpMemoryMax }
+    var bufferMemoryMax: Int { memoryMax / 2 }
     /// What it may take beyond that while the stream goes on to where rows were read, because until then
-    /// they can't be forgotten.
+    /// they can't be forgotten; a batch of that time holds no more than was taken in since.
     var catchUpMemoryMax: Int { memoryMax / 16 }
     /// What the buffer may take with values that need not be written.
     var cleanMemoryMax: Int { bufferMemoryMax / 4 * 3 }

@@ -1,22 +1,5 @@
 internal import NIOCore
-internal import SluiceCore
-
-/// A place at which the stream is held for somebody who compares.
-public struct HeldPlace: Codable, Hashable, Sendable {
-    /// Names the hold.
-    public let number: Int
-    /// The replication offset.
-    public let offset: Int64
-    /// The replication id.
-    public let history: String
-
-    /// Creates a place.
-    public init(number: Int, offset: Int64, history: String) {
-        self.number = number
-        self.offset = offset
-        self.history = history
-    }
-}
+public import SluiceCore
 
 /// Somebody who compares, and holds the stream for it.
 struct ComparisonState {

@@ -340,14 +340,8 @@ final class PostgresSession {
     }
 }
 
-/// Reads bytes that PostgreSQL wrote as hexadecimal digits.
-enum Hex {
+extension Hex {
     static func identity(_ key: String?, _ member: String?) -> RowIdentity {
         RowIdentity(key: bytes(key ?? ""), member: bytes(member ?? ""))
-    }
-
-    static func bytes(_ text: some StringProtocol) -> Bytes {
-        let digits = Array(text.utf8).map { $0 <= 0x39 ? $0 - 0x30 : ($0 | 0x20) - 0x57 }
-        return stride(from: 0, to: digits.count - 1, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
     }
 }

@@ -65,29 +65,12 @@ public protocol RunningInstance: Sendable {
     /// Waits until everything that was written so far is committed.
     func flush() async throws
     /// Holds the stream; nil while it can't be held.
-    func hold() async throws -> Hold?
+    func hold() async throws -> HeldPlace?
     /// Lets the stream go on to a place, and has everything up to there committed; false when that
     /// is not to be had.
-    func advance(to place: Hold) async throws -> Bool
+    func advance(to place: HeldPlace) async throws -> Bool
     /// Lets the stream go on; false when it was not held any more.
-    func release(_ hold: Hold) async throws -> Bool
+    func release(_ hold: HeldPlace) async throws -> Bool
     /// Has rows read from Redis and written again.
     func readAgain(_ rows: [RowIdentity], table: String) async throws
-}
-
-/// A place at which an instance holds the stream.
-public struct Hold: Hashable, Sendable {
-    /// Names the hold.
-    public let number: Int
-    /// The replication offset.
-    public let offset: Int64
-    /// The replication id.
-    public let history: String
-
-    /// Creates a hold.
-    public init(number: Int, offset: Int64, history: String) {
-        self.number = number
-        self.offset = offset
-        self.history = history
-    }
 }

@@ -219,18 +219,3 @@ enum Text {
         return String(decoding: canonical, as: UTF8.self)
     }
 }
-
-/// Bytes as hexadecimal digits.
-enum Hex {
-    static func text(_ bytes: Bytes) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        return String(
-            decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] },
-            as: UTF8.self)
-    }
-
-    static func bytes(_ text: String) -> Bytes {
-        let digits = text.utf8.map { $0 <= 0x39 ? $0 - 0x30 : ($0 | 0x20) - 0x57 }
-        return stride(from: 0, to: digits.count - 1, by: 2).map { digits[$0] << 4 | digits[$0 + 1] }
-    }
-}

@@ -10,7 +10,7 @@ struct TableComparison {
     /// and a field past its own for longer.
     private static let strikesMax = 3
     /// The pauses before each look but the first, in milliseconds.
-    private static let pauses = [20, 100, 400, 1_500, 100, 300, 500, 1_000, 1_500, 2_000]
+    private static let pauses = [100, 500, 400, 1_500, 100, 300, 500, 1_000, 1_500, 2_000]
 
     let mapping: TableMapping
     let redis: RedisRows
@@ -176,12 +176,12 @@ struct TableComparison {
     }
 
     private func held(
-        _ part: [RedisRows.Part], _ instance: any RunningInstance, _ hold: Hold,
+        _ part: [RedisRows.Part], _ instance: any RunningInstance, _ hold: HeldPlace,
     ) async throws -> [Finding]? {
         guard let answer = try await redis.valuesAtOnce(of: part, mapping),
             answer.place.history == hold.history, answer.place.offset >= hold.offset,
             try await instance.advance(
-                to: Hold(
+                to: HeldPlace(
                     number: hold.number, offset: answer.place.offset, history: hold.history))
         else { return nil }
         let rows = part.map(\.row)

@@ -3,7 +3,6 @@ import Foundation
 import SluiceAdmin
 import SluiceConfiguration
 import SluiceCore
-import SluiceEngine
 import SluicePostgres
 import SluiceRedis
 import SluiceSQL
@@ -127,19 +126,17 @@ struct AdminInstance: RunningInstance {
         }
     }
 
-    func hold() async throws -> Hold? {
+    func hold() async throws -> HeldPlace? {
         let answer = try await client.ask("POST", "/hold")
         guard answer.status == 200 else { return nil }
-        let place = try JSONDecoder().decode(HeldPlace.self, from: answer.body)
-        return Hold(number: place.number, offset: place.offset, history: place.history)
+        return try JSONDecoder().decode(HeldPlace.self, from: answer.body)
     }
 
-    func advance(to hold: Hold) async throws -> Bool { try await ask("/advance", hold) }
+    func advance(to place: HeldPlace) async throws -> Bool { try await ask("/advance", place) }
 
-    func release(_ hold: Hold) async throws -> Bool { try await ask("/release", hold) }
+    func release(_ hold: HeldPlace) async throws -> Bool { try await ask("/release", hold) }
 
-    private func ask(_ path: String, _ hold: Hold) async throws -> Bool {
-        let place = HeldPlace(number: hold.number, offset: hold.offset, history: hold.history)
+    private func ask(_ path: String, _ place: HeldPlace) async throws -> Bool {
         let body = try JSONEncoder().encode(place)
         return try await client.ask("POST", path, body: body).status == 200
     }
