@@ -89,6 +89,13 @@ public final class SluiceProcess: @unchecked Sendable {
         try Self.run(arguments + ["--config", config.path], program: program, in: folder)
     }
 
+    /// Starts another command on the same configuration, and does not wait for it.
+    public func begin(_ arguments: String...) throws -> ServerProcess {
+        try ServerProcess(
+            [program] + arguments + ["--config", config.path],
+            log: folder.appending(path: "begun.log"))
+    }
+
     /// Runs the program.
     public static func run(
         _ arguments: [String], program: String = SluiceProcess.built, in folder: URL,

@@ -1,45 +1,36 @@
 import ArgumentParser
 import Foundation
+import SluiceAdmin
 import SluiceConfiguration
-
-#if canImport(FoundationNetworking)
-    import FoundationNetworking
-#endif
 
 /// Asks the running instance through its admin listener.
 struct AdminClient {
     let configuration: Configuration
 
     func ask(
-        _ method: String, _ path: String, body: Data? = nil,
+        _ method: String, _ path: String, body: Data = Data(),
     ) async throws -> (status: Int, body: Data) {
         // What listens on all addresses listens on this machine's own too.
         let isAny = configuration.adminHost == "0.0.0.0"
         let host = isAny ? "127.0.0.1" : configuration.adminHost
-        let text = "http://\(host):\(configuration.adminPort)\(path)"
-        guard let url = URL(string: text) else { throw Sysexits.configuration }
-        var request = URLRequest(url: url, timeoutInterval: 3_600)
-        request.httpMethod = method
-        request.httpBody = body
-        if let token = configuration.adminToken {
-            request.setValue("Bearer \(token)", forHTTPHeaderField: "Authorization")
-        }
-        let answer: (Data, URLResponse)
+        let exchange = AdminExchange(host: host, port: configuration.adminPort)
+        let answer: (status: Int, body: [UInt8])
         do {
-            answer = try await URLSession.shared.data(for: request)
+            answer = try await exchange.ask(
+                method, path, token: configuration.adminToken, body: Array(body))
         } catch {
+            let address = "http://\(host):\(configuration.adminPort)\(path)"
             Terminal.complain(
-                "no instance answers at \(text)",
+                "no instance answers at \(address)",
                 hint: "is `sluice run` running with this configuration (admin.listen)?")
             throw Sysexits.unavailable
         }
-        let status = (answer.1 as? HTTPURLResponse)?.statusCode ?? 0
-        guard status != 401 else {
+        guard answer.status != 401 else {
             Terminal.complain(
-                "the instance at \(text) wants another token",
+                "the instance at \(host):\(configuration.adminPort) wants another token",
                 hint: "admin.token must be the one that `sluice run` was started with")
             throw Sysexits.permission
         }
-        return (status, answer.0)
+        return (answer.status, Data(answer.body))
     }
 }

@@ -44,4 +44,20 @@ struct AdminTests {
         let refused = try sluice.command("status")
         #expect(refused.code == 77 && refused.output.contains("another token"))
     }
+
+    @Test("a command that waits for the instance leaves the processors to others")
+    func waiting() async throws {
+        let bench = try await Bench(.sqlite)
+        try await bench.start()
+        // It is there, and answers nobody until it goes on.
+        bench.sluice.signal(SIGSTOP)
+        let flush = try bench.sluice.begin("flush")
+        try await Task.sleep(for: .seconds(2))
+        #expect(flush.isRunning)
+        let seconds = try #require(flush.processorSeconds)
+        #expect(seconds < 0.5)
+        bench.sluice.signal(SIGCONT)
+        flush.wait(atMost: .seconds(30))
+        #expect(flush.exitCode == 0)
+    }
 }

@@ -28,6 +28,35 @@ struct MarkEdgeTests {
         }
     }
 
+    @Test("a flush between the taking of marks and the reading of their keys removes no row")
+    func flushedMeanwhile() async throws {
+        let marking = Marking.function
+        let bench = try await Bench(
+            .sqlite, tables: Self.counters, interval: "20ms", redisSettings: marking.setting)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let keys = 0..<50
+        try await client.sendAll(keys.flatMap { marking.commands(["SET", "c:\($0)", "1"]) })
+        try bench.flush()
+        // Hundreds of them wait in Redis: the first one after the marks were taken flushes, before Sluice
+        // has had its answer.
+        let flush = """
+            if redis.call('EXISTS', 'sluice:dirty') == 0 then redis.call('FLUSHDB') end
+            """
+        let flushes = Array(repeating: ["EVAL", flush, "1", "sluice:dirty"], count: 200)
+        for _ in 0..<10 {
+            // Whether keys went by themselves is known again some rounds after a flush.
+            try await Task.sleep(for: .milliseconds(300))
+            #expect(try bench.number("SELECT count(*) FROM counters") == keys.count)
+            try await client.sendAll(keys.flatMap { marking.commands(["INCR", "c:\($0)"]) })
+            repeat {
+                try await client.sendAll(flushes)
+            } while try await client.send("EXISTS", "c:0") == ["1"]
+        }
+        try bench.flush()
+        #expect(try bench.number("SELECT count(*) FROM counters") == keys.count)
+    }
+
     @Test("a command that does nothing removes no row of a key that went while nobody looked")
     func nothingDone() async throws {
         let marking = Marking.function
@@ -37,7 +66,8 @@ struct MarkEdgeTests {
         let client = try await bench.redis.connect()
         try await client.sendAll(marking.commands(["SET", "c:a", "7", "PX", "300"]))
         try bench.flush()
-        bench.sluice.stop(SIGKILL)
+        // In good order, so that no mark is left that tells of the key.
+        bench.sluice.stop(SIGTERM)
         let isGone = await Eventually.holds { (try? await client.send("EXISTS", "c:a")) == ["0"] }
         #expect(isGone)
         try bench.sluice.start()
@@ -203,7 +233,7 @@ struct MarkEdgeTests {
 
     @Test("one member of a large set costs no other row, not even for a moment")
     func largeSet() async throws {
-        let members = 60_000
+        let members = 120_000
         let bench = try await Bench(
             .sqlite,
             tables: """
@@ -226,7 +256,9 @@ struct MarkEdgeTests {
         try await client.sendAll(Marking.transaction.commands(["SADD", "s:a", "new"]))
         try bench.flush()
         isFlushed.set()
-        #expect(try await fewest >= members)
+        let seen = try await fewest
+        print("fewest rows: \(seen) of \(members); \(await bench.counter("commits")) commits")
+        #expect(seen >= members)
         #expect(try bench.number("SELECT count(*) FROM tags") == members + 1)
     }
 

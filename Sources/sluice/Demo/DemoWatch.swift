@@ -1,12 +1,9 @@
 import Foundation
+import SluiceAdmin
 import SluiceCore
 import SluiceEngine
 import SluiceSQLite
 import SluiceTesting
-
-#if canImport(FoundationNetworking)
-    import FoundationNetworking
-#endif
 
 /// Shows what happens while the demo writes.
 struct DemoWatch {
@@ -15,10 +12,9 @@ struct DemoWatch {
 
     /// What the running instance says, or nil when it does not answer.
     func status() async -> PipelineStatus? {
-        guard let url = URL(string: "http://127.0.0.1:\(adminPort)/status"),
-            let (data, _) = try? await URLSession.shared.data(from: url)
-        else { return nil }
-        return try? JSONDecoder().decode(PipelineStatus.self, from: data)
+        let exchange = AdminExchange(host: "127.0.0.1", port: adminPort)
+        guard let answer = try? await exchange.ask("GET", "/status") else { return nil }
+        return try? JSONDecoder().decode(PipelineStatus.self, from: Data(answer.body))
     }
 
     /// The rows written by all instances together, as the database counted them.
