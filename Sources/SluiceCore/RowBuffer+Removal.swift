@@ -67,10 +67,12 @@ extension RowBuffer {
         if tables[table].rows[row].flags.contains(.spared) {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
-            let delta = tables[table].spared.removeValue(forKey: Int32(row))?.delta ?? 0
-            guard delta != 0 else { return }
+            // An add of nothing makes a row too, if there is none.
+            guard let spared = tables[table].spared.removeValue(forKey: Int32(row)),
+                spared.delta != 0 || !spared.isBroken
+            else { return }
             tables[table].rows[row].shape = .merge
-            tables[table].set(row, 0, .add(delta))
+            tables[table].set(row, 0, .add(spared.delta))
         } else if !isSwept {
             vanished += 1
             tables[table].rows[row].misfit = Misfit(

@@ -13,11 +13,7 @@ public struct MarkedWorld: ~Copyable {
         case sweep(table: Int, after: RowIdentity?, limit: Int)
         case causes
     }
-
-    private struct Name: Hashable {
-        let key: String
-        let database: Int
-    }
+    private typealias Name = ModelKeyName
 
     /// The sets that the server keeps for a source.
     private struct Sets {
@@ -54,6 +50,7 @@ public struct MarkedWorld: ~Copyable {
     private var reliableSince: Int64?
     private var deleted: Set<Name> = []
     private var wentByItself: Set<Name> = []
+    private var unheard = UnheardRemovals()
     // A stream that another is renamed to has entries from before the last one that was read of it.
     private var renamedStreams: Set<String> = []
 
@@ -131,6 +128,7 @@ public struct MarkedWorld: ~Copyable {
                 }
                 if isGone { deleted.insert(name) }
                 sets.dirty[name] = min(sets.dirty[name] ?? time, time)
+                unheard.mark(name)
             }
         }
         setSnapshots[redis.offset] = sets
@@ -193,7 +191,9 @@ public struct MarkedWorld: ~Copyable {
     private mutating func hear() -> [KeyEvent] {
         let new = redis.events[min(eventsHeard, redis.events.count)...].map(\.event)
         eventsHeard = redis.events.count
-        return new.filter { $0.cause != .deleted }
+        let events = new.filter { $0.cause != .deleted }
+        unheard.hear(events)
+        return events
     }
 
     private mutating func connect() {
@@ -201,7 +201,7 @@ public struct MarkedWorld: ~Copyable {
         tracked = []
         lastListened = nil
         ledger = MarkLedger()
-        eventsHeard = redis.events.count
+        unheard.begin(missed: hear())
         time += 1
         reliableSince = random.oneIn(6) ? nil : time
         if capture == .dirtySet {
@@ -304,6 +304,7 @@ public struct MarkedWorld: ~Copyable {
         }
         if isGood {
             machine.committed(BatchOutcome(), now: now)
+            if machine.isSettled { unheard.settle() }
         } else {
             underWay.append(.commit(batch))
         }
@@ -390,6 +391,7 @@ public struct MarkedWorld: ~Copyable {
                 isCertain: false
             ).filter { difference in
                 !renamedStreams.contains { difference.hasPrefix("events \($0) ") }
+                    && !(capture == .dirtySet && unheard.explain(difference, mappings))
             }.map { "seed \(seed), \(capture): \($0)" }
             return
         }
