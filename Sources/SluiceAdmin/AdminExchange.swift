@@ -16,17 +16,20 @@ public struct AdminExchange: Sendable {
         self.port = port
     }
 
-    /// Sends one request, and waits for its answer as long as the server takes.
+    /// Sends one request, and waits for its answer.
     ///
     /// - Parameters:
     ///   - method: `GET` or `POST`.
     ///   - path: The path, with its `/`.
     ///   - token: What stands in `Authorization: Bearer …`, or nil for nothing.
     ///   - body: The bytes of the body.
+    ///   - limit: The longest to wait once it is connected, or nil for as long as the server takes.
     /// - Returns: The status and the bytes of the answer.
-    /// - Throws: What NIO throws when the server can't be reached; ``Cut`` when it goes meanwhile.
+    /// - Throws: What NIO throws when the server can't be reached; ``Cut`` when it goes meanwhile, or
+    ///   takes longer than the limit.
     public func ask(
         _ method: String, _ path: String, token: String? = nil, body: [UInt8] = [],
+        atMost limit: Duration? = nil,
     ) async throws -> (status: Int, body: [UInt8]) {
         let connection = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
             .channelOption(.socketOption(.so_keepalive), value: 1)
@@ -42,6 +45,11 @@ public struct AdminExchange: Sendable {
                     )
                 }
             }
+        let channel = connection.channel
+        let end = limit.map { limit in
+            channel.eventLoop.scheduleTask(in: TimeAmount(limit)) { channel.close(promise: nil) }
+        }
+        defer { end?.cancel() }
         let head = HTTPRequestHead(
             version: .http1_1, method: HTTPMethod(rawValue: method), uri: path,
             headers: headers(token: token, length: body.count))
@@ -69,6 +77,6 @@ public struct AdminExchange: Sendable {
         return headers
     }
 
-    /// The server closed the connection before it had answered.
+    /// The connection was closed before the server had answered.
     public struct Cut: Error {}
 }

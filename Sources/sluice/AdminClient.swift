@@ -6,6 +6,8 @@ import SluiceConfiguration
 /// Asks the running instance through its admin listener.
 struct AdminClient {
     let configuration: Configuration
+    /// The longest that an instance takes which is well, when it need not do anything.
+    private static let questionMax = Duration.seconds(10)
 
     func ask(
         _ method: String, _ path: String, body: Data = Data(),
@@ -17,7 +19,8 @@ struct AdminClient {
         let answer: (status: Int, body: [UInt8])
         do {
             answer = try await exchange.ask(
-                method, path, token: configuration.adminToken, body: Array(body))
+                method, path, token: configuration.adminToken, body: Array(body),
+                atMost: method == "GET" ? Self.questionMax : nil)
         } catch {
             let address = "http://\(host):\(configuration.adminPort)\(path)"
             Terminal.complain(
