@@ -54,9 +54,11 @@ public struct AdminExchange: Sendable {
             version: .http1_1, method: HTTPMethod(rawValue: method), uri: path,
             headers: headers(token: token, length: body.count))
         return try await connection.executeThenClose { inbound, outbound in
-            try await outbound.write(.head(head))
-            try await outbound.write(.body(.byteBuffer(ByteBuffer(bytes: body))))
-            try await outbound.write(.end(nil))
+            // At once: who has all that was announced answers, and closes the connection, although an
+            // end is still to be written here.
+            try await outbound.write(contentsOf: [
+                .head(head), .body(.byteBuffer(ByteBuffer(bytes: body))), .end(nil),
+            ])
             var status = 0
             var answer: [UInt8] = []
             for try await part in inbound {

@@ -253,7 +253,8 @@ struct Interpreter: ~Copyable {
         // A command that nobody describes: each argument that might be a key is taken for one.
         let all = Array(arguments.indices.dropFirst())
         guard let description = described[name] else { return all }
-        guard description.isWrite else { return [] }
+        // PFCOUNT changes the count that a HyperLogLog keeps, and is no writing command.
+        guard description.isWrite || description.keys.contains(where: \.isWrite) else { return [] }
         var keys: Set<Int> = []
         for specification in description.keys where specification.isWrite {
             guard !specification.isIncomplete, let found = specification.keys(bytes, arguments)

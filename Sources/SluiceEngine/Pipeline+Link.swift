@@ -212,6 +212,7 @@ extension Pipeline {
         }
         if lookAhead() { return process() }
         machine?.chunkReceived(now: now)
+        sayFlushes()
         if pending.readableBytes == 0 { pending.clear() } else { pending.discardReadBytes() }
         if machine?.isAcknowledgementWanted == true { sendAcknowledgement(isWanted: true) }
         // While only a cause is wanted, more is read: what it is about may be still to come.
@@ -250,6 +251,16 @@ extension Pipeline {
         }
         machine?.lookedAhead()
         return true
+    }
+
+    private func sayFlushes() {
+        guard let count = machine?.counters.flushes, count > flushesSaid else { return }
+        flushesSaid = count
+        let deleting = mappings.filter { $0.removal.onFlush != .keep }.map(\.name)
+        logger.warning(
+            "FLUSHALL or FLUSHDB: what was written before is settled, and rows stay",
+            metadata: deleting.isEmpty
+                ? [:] : ["but on_flush of": "\(deleting.joined(separator: ", "))"])
     }
 
     /// Takes as many whole commands as there are, up to some; false when more bytes are needed.

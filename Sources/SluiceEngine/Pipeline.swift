@@ -61,6 +61,8 @@ public actor Pipeline: Service {
     /// Why Redis refuses to let rows be read, while it does.
     var readRefusal: String?
     var setAside: [String: Int] = [:]
+    /// How many flushes of Redis the log has.
+    var flushesSaid = 0
     var isDraining = false
     /// Whether there may be dead letters that can be tried again.
     var hasLetters = false

@@ -307,6 +307,14 @@ package final class KeyReader: Sendable {
         return (keys, next, try place(replies[1]))
     }
 
+    /// How many milliseconds keys have left, of those that have a deadline.
+    package func timesToLive(
+        of keys: [Bytes], in database: Int,
+    ) async throws(RedisError) -> [Int64] {
+        let replies = try await send(keys.map { [Array("PTTL".utf8), $0] }, in: database)
+        return replies.compactMap(\.integer).filter { $0 >= 0 }
+    }
+
     /// Those of a table's rows that have no key or member, and at which offset or a later one.
     package func missing(
         _ rows: [RowIdentity], of mapping: TableMapping,

@@ -92,6 +92,12 @@ public struct ServerInfo: Hashable, Sendable {
         }
     }
 
+    /// How many bytes clients have sent since the server started.
+    package var inputBytes: Int64 { fields["total_net_input_bytes"].flatMap { Int64($0) } ?? 0 }
+
+    /// Whether replicas are attached.
+    package var hasReplicas: Bool { fields["connected_slaves"] ?? "0" != "0" }
+
     /// The first number of the version.
     package var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }
 

@@ -39,6 +39,7 @@ struct ReconcileCommand: AsyncParsableCommand {
             throw Sysexits.data
         }
         guard deleteMissing else { return try report(counts) }
+        if !json { try report(counts, isBefore: true) }
         // Rows whose keys went since they were counted are not what was agreed to.
         let deleted = try await pass(
             admin, limits: counts.mapValues { $0.missing + $0.missing / 10 })
@@ -67,7 +68,7 @@ struct ReconcileCommand: AsyncParsableCommand {
     }
 
     private func report(
-        _ counts: [String: Reconciliation.Count], isDone: Bool = false,
+        _ counts: [String: Reconciliation.Count], isDone: Bool = false, isBefore: Bool = false,
     ) throws {
         if json {
             let encoder = JSONEncoder()
@@ -79,7 +80,7 @@ struct ReconcileCommand: AsyncParsableCommand {
             let verb = isDone ? "were deleted" : "have no key"
             print("\(table): \(count.missing) of \(count.rows) rows \(verb)")
         }
-        if !isDone, counts.values.contains(where: { $0.missing > 0 }) {
+        if !isDone, !isBefore, counts.values.contains(where: { $0.missing > 0 }) {
             print("--delete-missing deletes them")
         }
     }

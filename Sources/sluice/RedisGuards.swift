@@ -1,3 +1,4 @@
+import Foundation
 import NIOPosix
 import SluiceConfiguration
 import SluiceCore
@@ -72,11 +73,15 @@ struct RedisGuards {
 
     private func persistence(_ fsync: String?) -> [Finding] {
         if info["aof_enabled"] == "0" {
+            let age = info["rdb_last_save_time"].flatMap(Int.init).map {
+                max(0, Int(Date().timeIntervalSince1970) - $0)
+            }
             return [
                 warning(
                     "redis.persistence",
                     "without an AOF, a crash of Redis loses what Sluice had not received, and all "
-                        + "that is newer than its last snapshot",
+                        + "that is newer than its last snapshot: at this moment "
+                        + (age.map { "\($0) seconds" } ?? "nobody says how many seconds"),
                     "CONFIG SET appendonly yes")
             ]
         }
@@ -109,9 +114,10 @@ struct RedisGuards {
             let size = info["repl_backlog_size"].flatMap(Int64.init), let start = info.offset
         else { return [] }
         try? await ContinuousClock().sleep(for: .seconds(1))
-        guard let end = (try? await reader.info())?.offset else { return [] }
-        let perMinute = max(0, end - start) * 60
-        // The offset moves only while a replica is or was attached.
+        guard let now = try? await reader.info(), let end = now.offset else { return [] }
+        // The offset moves only while a replica is or was attached; what clients send bounds the writes.
+        let arrived = now.inputBytes - info.inputBytes
+        let perMinute = max(0, end > start || info.hasReplicas ? end - start : arrived) * 60
         let wanted = max(64 << 20, perMinute)
         guard size < wanted else { return [] }
         return [
@@ -127,23 +133,24 @@ struct RedisGuards {
 
     private func sample() async -> [Finding] {
         var unmapped: [Bytes] = []
-        var short = 0
-        guard
-            let found = try? await reader.scan(
-                cursor: Array("0".utf8), match: Array("*".utf8), count: 500),
-            !found.keys.isEmpty
-        else { return [] }
-        for key in found.keys {
-            if !configuration.tables.contains(where: { $0.keys.matches(key.span) }) {
-                unmapped.append(key)
-            } else if let text = try? await reader.send(
-                ["PTTL", String(decoding: key, as: UTF8.self)]),
-                let left = text.first.flatMap({ Int64($0) }), left >= 0,
-                .milliseconds(left) < configuration.policy.interval
-            {
-                short += 1
+        var count = 0
+        var deadlines: [Int64] = []
+        let databases = Set(configuration.tables.map(\.database))
+        for database in databases.sorted() {
+            let tables = configuration.tables.filter { $0.database == database }
+            guard
+                let found = try? await reader.scan(
+                    cursor: Array("0".utf8), match: Array("*".utf8), count: 500, in: database)
+            else { continue }
+            count += found.keys.count
+            let mapped = found.keys.filter { key in
+                tables.contains { $0.keys.matches(key.span) }
             }
+            let names = Set(mapped)
+            unmapped += found.keys.filter { !names.contains($0) }
+            deadlines += (try? await reader.timesToLive(of: mapped, in: database)) ?? []
         }
+        guard count > 0 else { return [] }
         var findings: [Finding] = []
         if let example = unmapped.first {
             let name = String(decoding: example, as: UTF8.self)
@@ -151,17 +158,20 @@ struct RedisGuards {
                 Finding(
                     level: .ok, subject: "redis.keys",
                     message:
-                        "\(unmapped.count) of \(found.keys.count) sampled keys match no table, "
-                        + "such as \(name)",
-                    hint: nil))
+                        "\(unmapped.count) of \(count) sampled keys match no table, such as \(name): "
+                        + "they are not settled",
+                    hint: "a table with keys that match them, if they should be; "
+                        + "`sluice schema --mirror` prints tables for every key"))
         }
-        if short > 0 {
+        let short = deadlines.filter { .milliseconds($0) < configuration.policy.interval }
+        if let shortest = short.min() {
             findings.append(
                 warning(
                     "redis.deadlines",
-                    "\(short) of \(found.keys.count) sampled keys expire sooner than sync.interval: "
-                        + "if such a row must be read back, its key may be gone before",
-                    "a shorter sync.interval, or longer deadlines"))
+                    "\(short.count) of \(count) sampled keys expire sooner than sync.interval, the "
+                        + "soonest in \(shortest) ms: if such a row must be read back, its key may be "
+                        + "gone before",
+                    "set sync.interval to less than what such keys live"))
         }
         return findings
     }
@@ -184,7 +194,8 @@ struct RedisGuards {
         defer { reader.close() }
         guard let info = try? await reader.info() else { return }
         let guards = RedisGuards(reader: reader, info: info, configuration: configuration)
-        for finding in await guards.settings() {
+        let measured = await guards.measurements().filter { $0.level == .warning }
+        for finding in await guards.settings() + measured {
             warn("\(finding.subject): \(finding.message)", finding.hint ?? "")
         }
     }

@@ -37,6 +37,8 @@ struct ServerTests {
             let before = parts.count > 1 ? parts[1].dropLast().components(separatedBy: " | ") : []
             try await client.send("FLUSHALL")
             for command in before { try await client.send(Self.words(command)) }
+            // So that nothing but the command itself is to be settled after it.
+            if !before.isEmpty { try await client.send("WAIT", "1", "5000") }
             let reply = try await client.send(Self.words(parts[0]))
             if reply.first??.hasPrefix("ERROR ERR unknown command") == true { continue }
             ran += 1
