@@ -17,17 +17,40 @@ struct CauseTests {
           scores:
             keys: "z:<id>"
             sorted_set: { member: player, score: points }
+          tags:
+            keys: "s:<id>"
+            set: { member: tag }
+          events:
+            keys: "e:<id>"
+            stream: { id: event_id, fields: payload }
         """
+
+    /// A server, how it evicts, and where rows go.
+    struct Setting: CustomTestStringConvertible, Sendable {
+        let server: ServerKind
+        let policy: String
+        let database: DatabaseKind
+
+        var testDescription: String { "\(server), \(policy), \(database.rawValue)" }
+
+        static let all = [
+            Setting(server: ServerKind.supported[0], policy: "allkeys-random", database: .sqlite),
+            Setting(server: ServerKind.supported[0], policy: "allkeys-lru", database: .postgres),
+            Setting(server: ServerKind.supported[1], policy: "volatile-ttl", database: .postgres),
+            Setting(server: ServerKind.supported[2], policy: "allkeys-lru", database: .sqlite),
+        ]
+    }
 
     @Test(
         "rows of expired and evicted keys stay, those that the application removed go",
-        arguments: DatabaseKind.allCases)
-    func mixed(kind: DatabaseKind) async throws {
+        arguments: Setting.all)
+    func mixed(setting: Setting) async throws {
         let seed = UInt64.random(in: 0...UInt64.max)
-        print("seed \(seed)")
+        print("\(setting.testDescription): seed \(seed)")
         var random = SplitMix64(seed: seed)
         let bench = try await Bench(
-            kind, tables: Self.tables, redisOptions: ["--maxmemory-policy", "allkeys-random"])
+            setting.database, tables: Self.tables,
+            redisOptions: ["--maxmemory-policy", setting.policy], server: setting.server)
         try await bench.start()
         let client = try await bench.redis.connect()
         // Once the stream flows, so that causes are asked for while it is short.
@@ -47,6 +70,8 @@ struct CauseTests {
         let doubtful = await bench.counter("doubtful")
         #expect(wrong.count <= doubtful, "seed \(seed): \(wrong.prefix(5))")
         #expect(doubtful < 20, "seed \(seed)")
+        // Entries stay, whatever becomes of them or of their stream.
+        #expect(try bench.number("SELECT count(*) FROM events") == traffic.entries, "seed \(seed)")
         #expect(await bench.counter("reads") == 0)
         let evicted = try await client.send("INFO", "stats").first ?? nil
         #expect(evicted?.contains("evicted_keys:0\r") == false, "nothing was evicted")
@@ -90,6 +115,48 @@ struct CauseTests {
         try await client.send("INCRBY", "c:a", "1")
         try bench.flush()
         #expect(try bench.number("SELECT value FROM counters WHERE id = 'a'") == 43)
+    }
+
+    @Test("a row of a key that went is marked; when the key comes back it starts afresh")
+    func marked() async throws {
+        let bench = try await Bench(
+            .sqlite,
+            tables: """
+                tables:
+                  counters:
+                    keys: "c:<id>"
+                    string: { value: integer }
+                    on_expire: { mark: gone_at }
+                    on_delete: { mark: gone_at }
+                  sessions:
+                    keys: "h:<id>"
+                    hash: { user: integer, name: text }
+                    on_expire: { mark: gone_at }
+                """)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        for (key, value) in [("c:a", "7"), ("c:b", "8"), ("c:c", "9")] {
+            try await client.send("SET", key, value)
+        }
+        try await client.send("HSET", "h:a", "user", "5", "name", "Ada")
+        try bench.flush()
+        for key in ["c:a", "h:a"] { try await client.send("PEXPIRE", key, "20") }
+        try await client.send("DEL", "c:b")
+        let isGone = await Eventually.holds { (try? await client.send("DBSIZE")) == ["1"] }
+        #expect(isGone)
+        try bench.flush()
+        let counters = "SELECT id, value, gone_at IS NOT NULL FROM counters ORDER BY id"
+        let sessions = "SELECT user, name, gone_at IS NOT NULL FROM sessions"
+        #expect(
+            try bench.query(counters) == [["a", "7", "1"], ["b", "8", "1"], ["c", "9", "0"]])
+        #expect(try bench.query(sessions) == [["5", "Ada", "1"]])
+        for key in ["c:a", "c:b", "c:c"] { try await client.send("INCRBY", key, "2") }
+        try await client.send("HSET", "h:a", "user", "6")
+        try bench.flush()
+        #expect(
+            try bench.query(counters) == [["a", "2", "0"], ["b", "2", "0"], ["c", "11", "0"]])
+        #expect(try bench.query(sessions) == [["6", nil, "0"]])
+        try await bench.expectEqual()
     }
 
     @Test(
@@ -153,14 +220,18 @@ struct CauseTests {
             try bench.flush()
         }
         let value = String(repeating: "v", count: 10_000)
-        for index in 0..<80 { try await client.send("SET", "other:\(index)", value) }
+        for index in 0..<80 {
+            try await client.send("SET", "other:\(index)", value, "EX", "10000")
+        }
         try bench.flush()
         try await client.send("CONFIG", "SET", "maxmemory", "0")
     }
 
     private static func wrongRows(_ bench: Bench, _ traffic: CauseTraffic) throws -> [String] {
         var present: Set<String> = []
-        for (table, prefix) in [("counters", "c:"), ("sessions", "h:"), ("scores", "z:")] {
+        for (table, prefix) in [
+            ("counters", "c:"), ("sessions", "h:"), ("scores", "z:"), ("tags", "s:"),
+        ] {
             for row in try bench.query("SELECT id FROM \(table)") {
                 present.insert(prefix + (row[0] ?? ""))
             }
@@ -178,20 +249,49 @@ struct CauseTests {
 struct CauseTraffic {
     let client: RedisClient
     private(set) var isRemoved: [String: Bool] = [:]
+    /// How many entries were appended to streams.
+    private(set) var entries = 0
 
     init(client: RedisClient) {
         self.client = client
     }
 
     mutating func step(_ random: inout SplitMix64) async throws {
-        let key = "\(["c", "h", "z"][random.pick(0..<3)]):\(random.pick(0..<60))"
-        switch random.pick(0..<10) {
-        case 0, 1:
-            let command = ["DEL", "UNLINK"][random.pick(0..<2)]
-            if try await client.send(command, key) == ["1"] { isRemoved[key] = true }
-        case 2, 3: try await client.send("PEXPIRE", key, "\(random.pick(1..<30))")
+        let key = "\(["c", "h", "z", "s"][random.pick(0..<4)]):\(random.pick(0..<60))"
+        switch random.pick(0..<12) {
+        case 0, 1: try await remove(key, &random)
+        case 2, 3:
+            // Some live until they are evicted.
+            let milliseconds = random.oneIn(3) ? 100_000 : random.pick(1..<30)
+            try await client.send("PEXPIRE", key, "\(milliseconds)")
         case 4: try await client.send("TTL", key)
+        case 5: try await append("e:\(random.pick(0..<5))", &random)
         default: try await write(key, &random)
+        }
+    }
+
+    private mutating func remove(_ key: String, _ random: inout SplitMix64) async throws {
+        let command = ["DEL", "UNLINK"][random.pick(0..<2)]
+        switch key.first {
+        case "c" where random.oneIn(2):
+            if try await client.send("GETDEL", key) != [nil] { isRemoved[key] = true }
+        case "s" where random.oneIn(2):
+            if try await client.send("SPOP", key) != [nil] { isRemoved[key] = true }
+        default:
+            if try await client.send(command, key) == ["1"] { isRemoved[key] = true }
+        }
+    }
+
+    private mutating func append(_ key: String, _ random: inout SplitMix64) async throws {
+        switch random.pick(0..<6) {
+        case 0: try await client.send("XTRIM", key, "MAXLEN", "2")
+        case 1:
+            let last = try await client.send("XREVRANGE", key, "+", "-", "COUNT", "1").first ?? nil
+            if let last { try await client.send("XDEL", key, last) }
+        case 2: try await client.send("PEXPIRE", key, "\(random.pick(1..<30))")
+        default:
+            let id = try await client.send("XADD", key, "*", "f", "v").first ?? nil
+            if id?.hasPrefix("ERROR") == false { entries += 1 }
         }
     }
 
@@ -200,6 +300,7 @@ struct CauseTraffic {
         switch key.first {
         case "c": try await client.send("INCRBY", key, number)
         case "h": try await client.send("HSET", key, "user", number)
+        case "s": try await client.send("SADD", key, "m")
         default: try await client.send("ZADD", key, number, "m" + number)
         }
         isRemoved[key] = false

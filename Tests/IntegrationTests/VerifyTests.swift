@@ -18,8 +18,10 @@ struct VerifyTests {
         print("\(kind): seed \(seed)")
         let folder = try TemporaryFolder("sluice-random")
         let bench = try await Bench(
-            .sqlite, tables: try ServerTests.mirror(folder.url), interval: "20ms", server: kind)
+            .sqlite, tables: try ServerTests.mirror(folder.url),
+            redisOptions: ["--maxmemory-policy", "allkeys-random"], interval: "20ms", server: kind)
         try await bench.start()
+        let operations = try await bench.redis.connect()
         let clients = try await RandomCommands.clients(bench.redis, count: 3, seed: seed)
         var random = SplitMix64(seed: seed)
         for round in 0..<4 {
@@ -30,6 +32,7 @@ struct VerifyTests {
                 try await Task.sleep(for: .milliseconds(random.pick(20..<300)))
                 bench.sluice.stop()
                 try bench.sluice.start()
+                try await Self.evict(operations)
                 try await group.waitForAll()
             }
             let isFlushed = await Eventually.holds(within: .seconds(60)) {
@@ -41,6 +44,27 @@ struct VerifyTests {
                 result.code == 0,
                 "\(kind): seed \(seed), round \(round) \(result.output.prefix(2_000))")
         }
+        let evicted = try await Self.number("evicted_keys", operations, "stats")
+        print("\(evicted) keys were evicted")
+        #expect(evicted > 0)
+    }
+
+    // Takes some memory away for a moment.
+    private static func evict(_ client: RedisClient) async throws {
+        let used = try await number("used_memory", client, "memory")
+        let spared = try await number("mem_not_counted_for_evict", client, "memory")
+        try await client.send("CONFIG", "SET", "maxmemory", "\(used - spared - 4_000)")
+        try await Task.sleep(for: .milliseconds(20))
+        try await client.send("CONFIG", "SET", "maxmemory", "0")
+    }
+
+    private static func number(
+        _ name: String, _ client: RedisClient, _ section: String,
+    ) async throws -> Int {
+        let info = try await client.send("INFO", section).first ?? nil
+        let line = (info ?? "").split(whereSeparator: \.isNewline)
+            .first { $0.hasPrefix(name + ":") }
+        return try #require(line?.split(separator: ":").last.flatMap { Int($0) })
     }
 
     @Test(
