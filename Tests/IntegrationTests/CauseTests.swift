@@ -210,6 +210,9 @@ struct CauseTests {
 
     // A setting that is changed makes doubt up to the next question, so that one is asked before.
     private static func evict(_ bench: Bench, _ client: RedisClient) async throws {
+        // What is about to expire has gone by then.
+        try await Task.sleep(for: .milliseconds(200))
+        try bench.flush()
         let info = try await client.send("INFO", "memory").first ?? nil
         let used = (info ?? "").split(whereSeparator: \.isNewline)
             .first { $0.hasPrefix("used_memory:") }?.split(separator: ":").last.flatMap { Int($0) }
