@@ -19,8 +19,9 @@ struct TableCut {
         do throws(Misfit) {
             if let misfit = table.rows[row].misfit { throw misfit }
             try add(row, of: table, identity)
+            // No row has a name that does not fit: none is to be marked, and none to go.
             if table.rows[row].flags.contains(.marked) {
-                try changes.marks.append(identity, mapping)
+                try? changes.marks.append(identity, mapping)
             }
             let isKept = keep(row, of: table, identity)
             // Its last state is only in the dead letter, which stays as the row does.
@@ -80,7 +81,7 @@ struct TableCut {
             }
         case .merge: try merge(identity, cells, isUpsert: true)
         case .update: try merge(identity, cells, isUpsert: false)
-        case .absent: try changes.removes.append(identity, mapping)
+        case .absent: try? changes.removes.append(identity, mapping)
         case .untouched where table.rows[row].flags.contains(.swept):
             try changes.swept.append(identity, mapping)
             changes.sweptIsUnknown.append(table.rows[row].flags.contains(.unknown))

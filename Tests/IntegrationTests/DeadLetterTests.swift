@@ -135,6 +135,32 @@ struct DeadLetterTests {
         try await bench.expectEqual()
     }
 
+    @Test("a key whose name does not fit makes one dead letter, which goes with the key")
+    func names() async throws {
+        let bench = try await Bench(
+            .sqlite,
+            tables: """
+                tables:
+                  counters: { keys: "c:<id:integer>", string: { value: integer } }
+                  carts: { keys: "c:<id:integer>", hash: { user: integer } }
+                  tags: { keys: "s:<id:integer>", set: { member: tag } }
+                """)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.send("SET", "c:007", "1")
+        try await client.send("SADD", "s:007", "a", "b")
+        try bench.flush()
+        let tables = "SELECT table_name FROM sluice_dead_letters ORDER BY table_name"
+        #expect(try bench.query(tables) == [["counters"], ["tags"], ["tags"]])
+        // A name that does not fit is of no row, whatever becomes of the key.
+        try await client.send("DEL", "c:008")
+        try await client.send("HSET", "c:007x", "user", "1")
+        try await client.send("DEL", "c:007", "s:007", "c:007x")
+        try bench.flush()
+        #expect(try bench.query(tables).isEmpty)
+        try await bench.expectEqual()
+    }
+
     @Test("when most rows are refused, everything waits", arguments: DatabaseKind.allCases)
     func mostAreRefused(kind: DatabaseKind) async throws {
         let bench = try await Bench(kind, tables: Self.patient)
