@@ -52,9 +52,6 @@ package struct FieldMap: Equatable {
 
     package var isEmpty: Bool { entries.isEmpty }
 
-    func forEach(_ visit: (_ name: Bytes, _ value: Bytes) -> Void) {
-        for entry in entries { visit(entry.name, entry.value) }
-    }
     package var count: Int { entries.count }
 
     /// Sets a field; a field that is known takes its new value without an allocation if it fits.
@@ -78,15 +75,13 @@ package struct FieldMap: Equatable {
     }
 
     /// Appends the map as a JSON object.
-    ///
-    /// - Throws: ``Misfit`` if a name or value is not UTF-8.
-    package func appendJSON(to output: inout Bytes) throws(Misfit) {
+    package func appendJSON(to output: inout Bytes) {
         output.append(UInt8(ascii: "{"))
         for (index, entry) in entries.enumerated() {
             if index > 0 { output.append(UInt8(ascii: ",")) }
-            try JSONText.append(entry.name.span, to: &output)
+            JSONText.append(any: entry.name.span, to: &output)
             output.append(UInt8(ascii: ":"))
-            try JSONText.append(entry.value.span, to: &output)
+            JSONText.append(any: entry.value.span, to: &output)
         }
         output.append(UInt8(ascii: "}"))
     }

@@ -119,7 +119,7 @@ extension ColumnVector {
         case .fields(let map) where map.isEmpty: appendNull()
         case .fields(let map):
             var json: Bytes = []
-            try map.appendJSON(to: &json)
+            map.appendJSON(to: &json)
             append(blob: json)
         }
     }

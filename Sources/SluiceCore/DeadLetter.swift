@@ -96,9 +96,9 @@ struct LetterObject {
         case .addReal(let value): append(name, text: Bytes("\(value)".utf8), as: "add")
         case .bytes(let bytes): append(name, text: bytes)
         case .fields(let map):
-            var object = LetterObject()
-            map.forEach { object.append($0, text: $1) }
-            append(name, text: object.finished())
+            var object: Bytes = []
+            map.appendJSON(to: &object)
+            append(name, text: object)
         }
     }
 

@@ -351,6 +351,7 @@ extension Interpreter {
         for argument in arguments[first...] {
             parts.append(Bytes(copying: bytes.extracting(argument)))
         }
+        buffer.endMisfit(table, key: slot)
         buffer.append(table, slot, id: bytes.extracting(arguments[index]), count: count) {
             parts[$0]
         }

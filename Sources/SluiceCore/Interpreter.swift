@@ -171,8 +171,12 @@ struct Interpreter: ~Copyable {
     mutating func deleteKey(
         _ key: borrowing Span<UInt8>, at offset: Int64, _ cause: RemovalCause?,
     ) {
-        for table in patterns.indices where types[table] != .stream && maps(table, key) {
+        for table in patterns.indices where maps(table, key) {
             let slot = buffer.tables[table].key(key)
+            guard types[table] != .stream else {
+                buffer.endMisfit(table, key: slot)
+                continue
+            }
             let policy = mappings[table].needsCause ? cause : .deleted
             // What was read missing before its removal was seen learns now why it went.
             if mappings[table].isOneRowPerKey {

@@ -10,6 +10,23 @@ package enum JSONText {
         _ text: borrowing Span<UInt8>, to output: inout Bytes,
     ) throws(Misfit) {
         try UTF8Text.check(text)
+        append(checked: text, to: &output)
+    }
+
+    /// Appends any bytes as a JSON string: text as it is, and what is no text that databases take as
+    /// `\x` and hexadecimal digits, as PostgreSQL writes `bytea`.
+    ///
+    /// What begins with `\x` is written so too: no two values become the same string.
+    package static func append(any bytes: borrowing Span<UInt8>, to output: inout Bytes) {
+        let readsAsDigits =
+            bytes.count > 1 && bytes[0] == UInt8(ascii: "\\") && bytes[1] == UInt8(ascii: "x")
+        guard readsAsDigits || !UTF8Text.isText(bytes) else {
+            return append(checked: bytes, to: &output)
+        }
+        output += Array("\"\\\\x\(Hex.text(Bytes(copying: bytes)))\"".utf8)
+    }
+
+    private static func append(checked text: borrowing Span<UInt8>, to output: inout Bytes) {
         output.append(UInt8(ascii: "\""))
         for index in 0..<text.count {
             let byte = text[index]

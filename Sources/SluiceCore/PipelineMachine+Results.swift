@@ -270,7 +270,9 @@ extension Interpreter {
     private mutating func slot(_ name: String, _ identity: RowIdentity) -> (Int, Int)? {
         // A table that the file no longer names, or a pattern that changed: nothing to remember.
         guard let table = mappings.firstIndex(where: { $0.name == name }),
-            mappings[table].keys.matches(identity.key.span), mappings[table].type != .stream
+            mappings[table].keys.matches(identity.key.span),
+            // The entries of a stream are no rows of the buffer.
+            mappings[table].type != .stream || identity.member.isEmpty
         else { return nil }
         let key = buffer.tables[table].key(identity.key.span)
         if mappings[table].isOneRowPerKey {

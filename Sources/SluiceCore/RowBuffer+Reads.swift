@@ -127,12 +127,7 @@ extension RowBuffer {
     private mutating func putElements(_ elements: [Bytes], _ table: Int, _ row: Int) {
         let mapping = tables[table].mapping
         if mapping.type == .list {
-            do throws(Misfit) {
-                tables[table].set(row, 0, .bytes(try Self.array(elements)))
-            } catch {
-                tables[table].rows[row].misfit = error
-            }
-            return
+            return tables[table].set(row, 0, .bytes(Self.array(elements)))
         }
         for index in stride(from: 0, to: elements.count - 1, by: 2) {
             let (field, value) = (elements[index], elements[index + 1])
@@ -140,11 +135,11 @@ extension RowBuffer {
         }
     }
 
-    private static func array(_ elements: [Bytes]) throws(Misfit) -> Bytes {
+    private static func array(_ elements: [Bytes]) -> Bytes {
         var json: Bytes = [UInt8(ascii: "[")]
         for (index, element) in elements.enumerated() {
             if index > 0 { json.append(UInt8(ascii: ",")) }
-            try JSONText.append(element.span, to: &json)
+            JSONText.append(any: element.span, to: &json)
         }
         json.append(UInt8(ascii: "]"))
         return json
@@ -181,10 +176,7 @@ extension RowBuffer {
         if result.value == .wrongType,
             !isMappedElsewhere(tables[table].keys[key].bytes, than: table)
         {
-            let none: Bytes = []
-            let row = tables[table].member(none.span, of: key)
-            tables[table].rows[row].misfit = wrongType(table)
-            touch(table, row)
+            setAside(table, key: key)
         }
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
         putMembers(members, table, key, at: offset)
@@ -210,8 +202,16 @@ extension RowBuffer {
         guard case .entries(let entries) = result.value else {
             // Gone, or of another type: an append-only table keeps what it has.
             if !isExact { tables[table].keys[key].cursor = StreamEntry.beforeFirst }
+            if result.value == .wrongType,
+                !isMappedElsewhere(tables[table].keys[key].bytes, than: table)
+            {
+                setAside(table, key: key)
+            } else {
+                endMisfit(table, key: key)
+            }
             return leaveOpaque(table, key: key)
         }
+        endMisfit(table, key: key)
         // Without a last entry there is no such stream.
         if !isExact, result.lastEntry == nil {
             tables[table].keys[key].cursor = StreamEntry.beforeFirst
@@ -238,6 +238,22 @@ extension RowBuffer {
             $0 != table && tables[$0].mapping.database == tables[table].mapping.database
                 && tables[$0].mapping.keys.matches(key.span)
         }
+    }
+
+    // A key with many rows is set aside as a row without a member.
+    private mutating func setAside(_ table: Int, key: Int) {
+        let none: Bytes = []
+        let row = tables[table].member(none.span, of: key)
+        tables[table].rows[row].misfit = wrongType(table)
+        touch(table, row)
+    }
+
+    /// A stream's key is of no other type any more; its entries are no rows here.
+    mutating func endMisfit(_ table: Int, key: Int) {
+        let row = Int(tables[table].keys[key].first)
+        guard row >= 0 else { return }
+        tables[table].rows[row].misfit = nil
+        touch(table, row)
     }
 
     private func wrongType(_ table: Int) -> Misfit {

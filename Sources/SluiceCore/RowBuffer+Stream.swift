@@ -55,9 +55,9 @@ extension RowBuffer {
                 places[column] = index + 1
             } else if mapping.rest != nil {
                 if json.count > 1 { json.append(UInt8(ascii: ",")) }
-                try JSONText.append(name.span, to: &json)
+                JSONText.append(any: name.span, to: &json)
                 json.append(UInt8(ascii: ":"))
-                try JSONText.append(part(index + 1).span, to: &json)
+                JSONText.append(any: part(index + 1).span, to: &json)
             }
         }
         for (column, place) in places.enumerated() {

@@ -256,11 +256,13 @@ extension Pipeline {
     private func sayFlushes() {
         guard let count = machine?.counters.flushes, count > flushesSaid else { return }
         flushesSaid = count
-        let deleting = mappings.filter { $0.removal.onFlush != .keep }.map(\.name)
+        let others = mappings.filter { $0.removal.onFlush != .keep }.map(\.name)
         logger.warning(
-            "FLUSHALL or FLUSHDB: what was written before is settled, and rows stay",
-            metadata: deleting.isEmpty
-                ? [:] : ["but on_flush of": "\(deleting.joined(separator: ", "))"])
+            """
+            FLUSHALL or FLUSHDB: what was written before is settled, and rows stay unless on_flush \
+            says otherwise
+            """,
+            metadata: ["otherwise": "\(others.isEmpty ? "none" : others.joined(separator: ", "))"])
     }
 
     /// Takes as many whole commands as there are, up to some; false when more bytes are needed.

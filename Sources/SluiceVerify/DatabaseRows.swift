@@ -148,7 +148,7 @@ struct DatabaseRows {
     }
 
     private func meant(_ text: String, _ column: Column) -> String {
-        isHex(column) ? Text.of(Hex.bytes(text)) : Text.normal(text, column)
+        isHex(column) ? Text.meant(Hex.bytes(text), column) : Text.normal(text, column)
     }
 
     private func unmarked(_ mapping: TableMapping) -> String {

@@ -1,4 +1,3 @@
-internal import Foundation
 internal import RESPWire
 internal import SluiceCore
 
@@ -71,25 +70,22 @@ struct RowReading {
         case (.list, .array([])), (.hash, .array([])), (.stream, .array([])): return nil
         case (.string, let value):
             guard !mapping.sources.isEmpty else {
-                return [Text.meant(Text.of(value), mapping.values[0])]
+                return [Text.meant(value.bytes ?? [], mapping.values[0])]
             }
             return derived(value, replies)
         case (.hash, .array(let elements)): return columns(of: Self.fields(elements))
         case (.hash, _):
             let found = replies.count > 1 ? replies[1].elements ?? [] : []
-            var fields: [String: String] = [:]
-            for (field, value) in zip(mapping.fields, found) where value != .null {
-                fields[Text.of(field)] = Text.of(value)
-            }
+            var fields: [Bytes: Bytes] = [:]
+            for (field, value) in zip(mapping.fields, found) { fields[field] = value.bytes }
             return columns(of: fields)
         case (.list, let value):
-            let items = (value.elements ?? []).map(Text.of)
-            let data = try? JSONSerialization.data(withJSONObject: items)
-            return [Text.canonical(String(decoding: data ?? Data(), as: UTF8.self))]
+            let items = (value.elements ?? []).map { Text.inJSON($0.bytes ?? []) }
+            return [Text.of(JSONDocument.canonical(strings: items))]
         case (.set, _): return []
         case (.sortedSet, let score):
             guard !mapping.sources.isEmpty else {
-                return [Text.meant(Text.of(score), mapping.values[0])]
+                return [Text.meant(score.bytes ?? [], mapping.values[0])]
             }
             return place(score, replies[1])
         case (.stream, let entries):
@@ -99,25 +95,25 @@ struct RowReading {
     }
 
     // Of a field that comes twice, the last counts.
-    private static func fields(_ elements: [RESPValue]) -> [String: String] {
-        var fields: [String: String] = [:]
+    private static func fields(_ elements: [RESPValue]) -> [Bytes: Bytes] {
+        var fields: [Bytes: Bytes] = [:]
         for index in stride(from: 0, to: elements.count - 1, by: 2) {
-            fields[Text.of(elements[index])] = Text.of(elements[index + 1])
+            fields[elements[index].bytes ?? []] = elements[index + 1].bytes
         }
         return fields
     }
 
     // The fields that have columns, then the rest as one object.
-    private func columns(of all: [String: String]) -> [String?] {
+    private func columns(of all: [Bytes: Bytes]) -> [String?] {
         var fields = all
         var values = zip(mapping.fields, mapping.values).map { field, column -> String? in
-            fields.removeValue(forKey: Text.of(field)).map { Text.meant($0, column) }
+            fields.removeValue(forKey: field).map { Text.meant($0, column) }
         }
         if mapping.rest != nil {
-            let data = try? JSONSerialization.data(withJSONObject: fields)
+            let pairs = fields.map { (Text.inJSON($0), Text.inJSON($1)) }
+            let object = Dictionary(pairs, uniquingKeysWith: { $1 })
             values.append(
-                fields.isEmpty
-                    ? nil : Text.canonical(String(decoding: data ?? Data(), as: UTF8.self)))
+                object.isEmpty ? nil : Text.of(JSONDocument.canonical(strings: object)))
         }
         return values
     }
@@ -125,34 +121,17 @@ struct RowReading {
     // MARK: Parts of a value
 
     private func derived(_ content: RESPValue, _ replies: [RESPValue]) -> [String?] {
-        let options = JSONSerialization.ReadingOptions.fragmentsAllowed
-        let data = Data(content.bytes ?? [])
-        let document = try? JSONSerialization.jsonObject(with: data, options: options)
+        let document = JSONDocument(content.bytes ?? [])
         return zip(mapping.sources, mapping.values).map { source, column in
             switch source {
-            case .path(let path): text(path, in: document, column)
+            case .path(let path):
+                document?.value(at: path, isJSON: column.type == .json).map {
+                    Text.meant($0, column)
+                }
             case .count: replies[1].text
-            default: Text.meant(Text.of(content), column)
+            default: Text.meant(content.bytes ?? [], column)
             }
         }
-    }
-
-    private func text(_ path: JSONPath, in document: Any?, _ column: Column) -> String? {
-        var value = document
-        for step in path.steps {
-            switch step {
-            case .member(let name):
-                value = (value as? [String: Any])?[String(decoding: name, as: UTF8.self)]
-            case .element(let index):
-                let elements = value as? [Any] ?? []
-                value = elements.indices.contains(index) ? elements[index] : nil
-            }
-        }
-        guard let value, !(value is NSNull) else { return nil }
-        if column.type != .json, let text = value as? String { return Text.meant(text, column) }
-        let data = try? JSONSerialization.data(
-            withJSONObject: value, options: [.sortedKeys, .fragmentsAllowed])
-        return Text.meant(String(decoding: data ?? Data(), as: UTF8.self), column)
     }
 
     // What columns take of a member of a sorted set.
@@ -180,15 +159,26 @@ struct RowReading {
 enum Text {
     /// Bytes as a text: themselves where they are UTF-8, else their digits.
     static func of(_ bytes: Bytes) -> String {
-        String(validating: bytes, as: UTF8.self) ?? "\\x" + Hex.text(bytes)
+        String(validating: bytes, as: UTF8.self) ?? digits(bytes)
     }
 
-    static func of(_ value: RESPValue) -> String { of(value.bytes ?? []) }
+    /// Bytes as a string in a JSON document: those that can't stand there, or would be taken for
+    /// digits, as their digits.
+    static func inJSON(_ bytes: Bytes) -> Bytes {
+        let isText =
+            !bytes.contains(0) && !bytes.starts(with: "\\x".utf8)
+            && String(validating: bytes, as: UTF8.self) != nil
+        return isText ? bytes : Bytes(digits(bytes).utf8)
+    }
 
-    /// What a text of Redis means in a column.
-    static func meant(_ text: String, _ column: Column) -> String {
+    static func digits(_ bytes: Bytes) -> String { "\\x" + Hex.text(bytes) }
+
+    /// What a value of Redis means in a column.
+    static func meant(_ bytes: Bytes, _ column: Column) -> String {
+        if column.type == .bytes { return digits(bytes) }
+        let text = of(bytes)
         guard column.type == .timestamp else { return normal(text, column) }
-        guard let time = Timestamp.microseconds(Array(text.utf8).span) else { return text }
+        guard let time = Timestamp.microseconds(bytes.span) else { return text }
         // Towards the past, before 1970 too.
         return "\((time - (time % 1_000 + 1_000) % 1_000) / 1_000)"
     }
@@ -198,24 +188,13 @@ enum Text {
         switch column.type {
         // SQLite knows no negative zero.
         case .real: return Double(text).map { "\($0 + 0.0)" } ?? text
-        case .json: return canonical(text)
+        case .json: return JSONDocument(Bytes(text.utf8)).map { of($0.canonical) } ?? text
         case .boolean:
             let isTrue = ["1", "t", "true", "yes", "on"].contains(text.lowercased())
             let isFalse = ["0", "f", "false", "no", "off"].contains(text.lowercased())
             return isTrue ? "1" : isFalse ? "0" : text
-        case .decimal: return Decimal(string: text).map { "\($0)" } ?? text
+        case .decimal: return JSONDocument.number(text.utf8).map(of) ?? text
         default: return text
         }
-    }
-
-    static func canonical(_ text: String) -> String {
-        let data = Data(text.utf8)
-        guard
-            let value = try? JSONSerialization.jsonObject(
-                with: data, options: [.fragmentsAllowed]),
-            let canonical = try? JSONSerialization.data(
-                withJSONObject: value, options: [.sortedKeys, .fragmentsAllowed])
-        else { return text }
-        return String(decoding: canonical, as: UTF8.self)
     }
 }

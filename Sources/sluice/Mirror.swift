@@ -3,6 +3,7 @@ enum Mirror {
     static let text = """
         # A table for each Redis type mirrors a whole database; a key that changes its type moves
         # between them. Removed and expired keys go; rows of evicted and flushed ones stay.
+        # If some keys or members are no UTF-8 text: "<key:bytes>" and member: member:bytes.
         redis:
           url: redis://127.0.0.1:6379/0
         database:

@@ -84,10 +84,8 @@ struct CrashTests {
         try await client.sendAll((0..<1_000).map { ["INCR", "c:\($0 % 500)"] })
         let sum = try await client.send(["MGET"] + (0..<500).map { "c:\($0)" })
             .reduce(0) { $0 + (Int($1 ?? "0") ?? 0) }
-        let info = try await client.send("INFO", "replication")[0] ?? ""
-        let offset =
-            info.split(separator: "\r\n").first { $0.hasPrefix("master_repl_offset:") }
-            .flatMap { Int($0.split(separator: ":")[1]) } ?? 0
+        let offset = try #require(
+            try await client.number("master_repl_offset", in: "replication"))
         let hasReceived = await Eventually.holds {
             (await bench.status()?["processedOffset"] as? Int ?? 0) >= offset
         }

@@ -8,9 +8,12 @@ struct ServerTests {
     static func mirror(_ folder: URL) throws -> String {
         let text = try SluiceProcess.run(["schema", "--mirror"], in: folder).output
         let tables = String(text[(text.range(of: "tables:")?.lowerBound ?? text.startIndex)...])
-        let all = "on_expire: delete\n    on_evict: delete\n    on_flush: delete"
-        return tables.replacing("on_expire: delete", with: all)
+        return tables.replacing("\n    on_expire: delete", with: Self.always)
     }
+
+    /// Whatever removes a key removes its rows.
+    static let always =
+        "\n    on_expire: delete\n    on_evict: delete\n    on_flush: delete"
 
     @Test("each server that CI needs is there", arguments: ServerKind.supported + [.tooOld])
     func present(kind: ServerKind) async throws {
@@ -33,13 +36,12 @@ struct ServerTests {
         let client = try await bench.redis.connect()
         var ran = 0
         for line in try Self.cases() {
-            let parts = line.components(separatedBy: "[after ")
-            let before = parts.count > 1 ? parts[1].dropLast().components(separatedBy: " | ") : []
+            let (command, before) = Self.parts(line)
             try await client.send("FLUSHALL")
             for command in before { try await client.send(Self.words(command)) }
             // So that nothing but the command itself is to be settled after it.
             if !before.isEmpty { try await client.send("WAIT", "1", "5000") }
-            let reply = try await client.send(Self.words(parts[0]))
+            let reply = try await client.send(Self.words(command))
             if reply.first??.hasPrefix("ERROR ERR unknown command") == true { continue }
             ran += 1
             try bench.flush()
@@ -48,6 +50,61 @@ struct ServerTests {
         print("\(kind): \(ran) cases")
         #expect(ran > 200)
         #expect(await bench.counter("setAside") == 0, "\(bench.sluice.log.suffix(2_000))")
+    }
+
+    /// Tables of one type each, as most configurations have them: a key of another type is a mistake.
+    static let typed = [
+        "string: { value: integer }\n    expires_at: gone_at",
+        "hash: { f: integer, g: text }", "list: { items: json }",
+        "set: { member: member:bytes }",
+        "sorted_set: { member: m, score: s, longitude: lon, latitude: lat }",
+        "stream: { id: id, fields: { f: text } }\n    rest: extra",
+    ]
+
+    /// Each Sluice is a replica of its own, so that WAIT waits for all of them.
+    @Test(
+        "after each command tables of one type, and a mirror in PostgreSQL, equal Redis",
+        arguments: ServerKind.supported)
+    func typed(kind: ServerKind) async throws {
+        let folder = try TemporaryFolder("sluice-typed")
+        let mirror = try await Bench(
+            .postgres, tables: try Self.mirror(folder.url), interval: "10ms", server: kind)
+        var benches = [mirror]
+        for type in Self.typed {
+            let removals = type.hasPrefix("stream") ? "" : Self.always
+            let tables = "tables:\n  t:\n    keys: \"<key>\"\n    \(type)\(removals)\n"
+            benches.append(
+                try await Bench(.sqlite, tables: tables, interval: "10ms", redis: mirror.redis))
+        }
+        for bench in benches { try await bench.start() }
+        let client = try await mirror.redis.connect()
+        func settle(_ comment: String) async throws {
+            // What is only read, like PFCOUNT, is no write to wait for.
+            try await client.send("PUBLISH", "settle", "1")
+            let reached = try await client.send("WAIT", "\(benches.count)", "20000")
+            #expect(reached == ["\(benches.count)"], "\(comment)")
+        }
+        for line in try Self.cases() {
+            let (command, before) = Self.parts(line)
+            try await client.send("FLUSHALL")
+            for command in before { try await client.send(Self.words(command)) }
+            try await settle("\(kind): before \(line)")
+            let reply = try await client.send(Self.words(command))
+            if reply.first??.hasPrefix("ERROR ERR unknown command") == true { continue }
+            try await settle("\(kind): \(line)")
+            for (bench, name) in zip(benches, ["mirror"] + Self.typed) {
+                let found = try await bench.unexplained()
+                #expect(found.isEmpty, "\(kind), \(name): \(line)")
+            }
+        }
+        try await client.send("FLUSHALL")
+        try await settle("\(kind): at the end")
+        for (bench, name) in zip(benches, ["mirror"] + Self.typed) where !name.hasPrefix("stream") {
+            let letters = try bench.query("SELECT key, code FROM sluice_dead_letters")
+            #expect(letters.isEmpty, "\(kind), \(name): \(letters)")
+        }
+        let mistakes = await benches[1].counter("setAside")
+        #expect(mistakes > 100, "\(kind): keys of other types are set aside")
     }
 
     @Test("no write command of any server is without a case", arguments: ServerKind.supported)
@@ -116,6 +173,37 @@ struct ServerTests {
         #expect(try bench.query("SELECT value FROM strings WHERE key = 'a'") == [["after"]])
     }
 
+    @Test("MIGRATE takes rows from one database to another", arguments: ServerKind.supported)
+    func migrate(kind: ServerKind) async throws {
+        let folder = try TemporaryFolder("sluice-mirror")
+        let tables = try Self.mirror(folder.url)
+        let from = try await Bench(.sqlite, tables: tables, interval: "10ms", server: kind)
+        let to = try await Bench(.sqlite, tables: tables, interval: "10ms", server: kind)
+        for bench in [from, to] { try await bench.start() }
+        let client = try await from.redis.connect()
+        let target = try await to.redis.connect()
+        for command in [
+            "SET s 1 EX 1000", "HSET h f v", "RPUSH l a b", "SADD m x y", "ZADD z 1.5 p",
+            "XADD e 1-1 f v", "SET c 9",
+        ] { try await client.send(Self.words(command)) }
+        try await target.send("HSET", "c", "f", "v")
+        for bench in [from, to] { try bench.flush() }
+        let port = "\(to.redis.port)"
+        let migrate = ["MIGRATE", "127.0.0.1", port, "", "0", "5000"]
+        let moved = try await client.send(
+            migrate + ["REPLACE", "KEYS", "s", "h", "l", "m", "z", "e", "c"])
+        #expect(moved == ["OK"])
+        #expect(try await client.send("DBSIZE") == ["0"])
+        #expect(try await target.send("DBSIZE") == ["7"])
+        for bench in [from, to] {
+            try bench.flush()
+            try await bench.expectEqual("\(kind)")
+            #expect(await bench.counter("setAside") == 0)
+        }
+        #expect(try from.number("SELECT count(*) FROM strings") == 0)
+        #expect(try to.query("SELECT value FROM strings ORDER BY key") == [["9"], ["1"]])
+    }
+
     @Test("a server that is too old, a replica and a cluster node are refused with what to do")
     func refused() async throws {
         try await expectRefusal(["too old", "Redis 7.0 or later"], .tooOld, [])
@@ -137,6 +225,13 @@ struct ServerTests {
         try bench.sluice.start()
         #expect(bench.sluice.wait() != 0)
         for text in texts { #expect(bench.sluice.log.contains(text), "\(bench.sluice.log)") }
+    }
+
+    // A case's command, and those that come before it.
+    private static func parts(_ line: String) -> (command: String, before: [String]) {
+        let parts = line.components(separatedBy: "[after ")
+        let before = parts.count > 1 ? parts[1].dropLast().components(separatedBy: " | ") : []
+        return (parts[0], before)
     }
 
     static func words(_ line: String) -> [String] {

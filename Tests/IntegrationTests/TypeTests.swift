@@ -133,4 +133,81 @@ struct TypeTests {
         #expect(listedLetters.map { $0["key"] as? String } == named.map { $0[0] })
         #expect(listedLetters.map { $0["code"] as? String } == named.map { $0[1] })
     }
+
+    /// What no text holds: bytes that are no UTF-8, NUL, and what reads like digits of bytes.
+    private static let strange = #"'\255', 'a\0b', '\\x41', '\195(', '{"a":1}', 'plain', '' "#
+
+    @Test("any bytes stand in lists, rests and entries", arguments: DatabaseKind.allCases)
+    func bytesInDocuments(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind)
+        let client = try await bench.redis.connect()
+        let script = """
+            local texts = {\(Self.strange)}
+            redis.call('RPUSH', KEYS[1], unpack(texts))
+            for index, text in ipairs(texts) do
+              redis.call('HSET', KEYS[2], text, texts[#texts + 1 - index])
+              redis.call('XADD', KEYS[3], '*', text, text)
+            end
+            redis.call('HSET', KEYS[2], 'gone', '1')
+            """
+        func fill(_ name: String) async throws {
+            try await client.send(
+                "EVAL", script, "3", "l:\(name)", "session:\(name)", "e:\(name)")
+        }
+        try await fill("before")
+        try await bench.start()
+        try await fill("after")
+        try await client.send("HDEL", "session:after", "gone")
+        try await client.send(
+            "EVAL", #"redis.call('HSET', KEYS[1], '\255', '\254')"#, "1", "session:before")
+        try bench.flush()
+        try await bench.expectEqual("\(kind)")
+        #expect(await bench.counter("setAside") == 0)
+        let items = try bench.query("SELECT items FROM queues ORDER BY name")
+        let expected =
+            #"["\\xff","\\x610062","\\x5c783431","\\xc328","{\"a\":1}","plain",""]"#
+        #expect(items.map { $0[0]?.replacing(", \"", with: ",\"") } == [expected, expected])
+        let payload = try bench.query("SELECT payload FROM events ORDER BY topic, event_id").first
+        #expect(
+            payload?[0]?.replacing(": ", with: ":") == #"{"\\xff":"\\xff"}"#, "\(payload ?? [])")
+    }
+
+    @Test("a mirror of any keys and members", arguments: DatabaseKind.allCases)
+    func bytesInKeys(kind: DatabaseKind) async throws {
+        let folder = try TemporaryFolder("sluice-mirror")
+        let tables = try ServerTests.mirror(folder.url)
+            .replacing("<key>", with: "<key:bytes>")
+            .replacing("member: member,", with: "member: member:bytes,")
+            .replacing("member: member }", with: "member: member:bytes }")
+        let bench = try await Bench(kind, tables: tables)
+        let client = try await bench.redis.connect()
+        let script = """
+            local texts = {\(Self.strange)}
+            for _, text in ipairs(texts) do
+              local key = ARGV[1] .. text
+              redis.call('SET', key .. 1, text)
+              redis.call('HSET', key .. 2, text, text)
+              redis.call('RPUSH', key .. 3, unpack(texts))
+              redis.call('SADD', key .. 4, unpack(texts))
+              for place, member in ipairs(texts) do redis.call('ZADD', key .. 5, place, member) end
+              redis.call('XADD', key .. 6, '*', text, text)
+            end
+            """
+        try await client.send("EVAL", script, "0", "before")
+        try await bench.start()
+        try await client.send("EVAL", script, "0", "after")
+        let changes = #"""
+            redis.call('APPEND', 'after\2551', '\254')
+            redis.call('RENAME', 'after\2555', 'before\2555')
+            redis.call('SREM', 'after\2554', 'a\0b', '\195(')
+            redis.call('ZINCRBY', 'before\2555', 7, '\255')
+            redis.call('DEL', 'before\2552')
+            redis.call('SET', 'before\2553', '\255')
+            """#
+        try await client.send("EVAL", changes, "0")
+        try bench.flush()
+        try await bench.expectEqual("\(kind)")
+        #expect(await bench.counter("setAside") == 0, "\(bench.sluice.log.suffix(900))")
+        #expect(try bench.number("SELECT count(*) FROM sorted_sets") == 13 * 7)
+    }
 }

@@ -44,27 +44,19 @@ struct VerifyTests {
                 result.code == 0,
                 "\(kind): seed \(seed), round \(round) \(result.output.prefix(2_000))")
         }
-        let evicted = try await Self.number("evicted_keys", operations, "stats")
+        let evicted = try await operations.number("evicted_keys", in: "stats") ?? 0
         print("\(evicted) keys were evicted")
         #expect(evicted > 0)
     }
 
     // Takes some memory away for a moment.
     private static func evict(_ client: RedisClient) async throws {
-        let used = try await number("used_memory", client, "memory")
-        let spared = try await number("mem_not_counted_for_evict", client, "memory")
+        let used = try #require(try await client.number("used_memory", in: "memory"))
+        let spared = try #require(
+            try await client.number("mem_not_counted_for_evict", in: "memory"))
         try await client.send("CONFIG", "SET", "maxmemory", "\(used - spared - 4_000)")
         try await Task.sleep(for: .milliseconds(20))
         try await client.send("CONFIG", "SET", "maxmemory", "0")
-    }
-
-    private static func number(
-        _ name: String, _ client: RedisClient, _ section: String,
-    ) async throws -> Int {
-        let info = try await client.send("INFO", section).first ?? nil
-        let line = (info ?? "").split(whereSeparator: \.isNewline)
-            .first { $0.hasPrefix(name + ":") }
-        return try #require(line?.split(separator: ":").last.flatMap { Int($0) })
     }
 
     @Test(
@@ -178,6 +170,52 @@ struct VerifyTests {
             let found = try bench.report("verify", "--json")
             #expect(found.code == 65 && found.differ == 3, "\(kind) \(found.output)")
         }
+    }
+
+    @Test("documents and decimals are compared to the last digit", arguments: DatabaseKind.allCases)
+    func digits(kind: DatabaseKind) async throws {
+        let bench = try await Bench(
+            kind,
+            tables: """
+                tables:
+                  documents:
+                    keys: "d:<name>"
+                    json: { $: document, $.price: price, $.list: list, $.big: big:decimal }
+                  carts:
+                    keys: "cart:<name>"
+                    hash: { total: decimal }
+                    rest: items
+                """)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let big = String(repeating: "1234567890", count: 6) + ".50"
+        let document = """
+            {"price" : 1.50, "list": [ 1,  2.0e3 ], "big": \(big), "id": 12345678901234567890,
+             "name": "x", "name": "\\u00e9\\ud83c\\udf88", "small": -0.0, "tiny": 1E-7}
+            """
+        for name in ["a", "b"] { try await client.send("SET", "d:\(name)", document) }
+        for name in ["a", "b"] {
+            try await client.send(
+                "HSET", "cart:\(name)", "total", "0" + big, "e\u{301}", "one", "\u{e9}", "other")
+        }
+        try bench.flush()
+        let quiet = try bench.report("verify", "--json")
+        #expect(quiet.code == 0 && quiet.compared == 4, "\(kind) \(quiet.output)")
+        #expect(
+            try bench.query("SELECT price, list FROM documents WHERE name = 'a'")
+                == [["1.50", "[ 1,  2.0e3 ]"]])
+        let json = kind == .postgres ? "::jsonb" : ""
+        func change(_ table: String, _ column: String, _ old: String, _ new: String) throws {
+            let type = table == "documents" && column == "document" || column == "items" ? json : ""
+            try bench.tamper(
+                "UPDATE \(table) SET \(column) = "
+                    + "replace(CAST(\(column) AS TEXT), '\(old)', '\(new)')\(type) WHERE name = 'b'"
+            )
+        }
+        try change("documents", "document", "12345678901234567890", "12345678901234567891")
+        try change("carts", "items", "e\u{301}", "e\u{300}")
+        let found = try bench.report("verify", "--json")
+        #expect(found.differences.map { $0.prefix(11) } == ["carts b: di", "documents b"])
     }
 
     @Test("keys and members of any bytes, and keys of many fields and elements")
