@@ -31,19 +31,19 @@ struct ReconcileCommand: AsyncParsableCommand {
                 && Double($0.value.missing) > Double($0.value.rows) * share.share
         }
         if deleteMissing, !large.isEmpty, !yes {
-            try report(counts)
+            try report(counts, .refused)
             Terminal.complain(
                 "nothing is deleted: in \(large.keys.sorted().joined(separator: ", ")) more than "
                     + "\(share.share * 100)% of the rows have no key",
                 hint: "is this the right Redis, with its data? Then add --yes")
             throw Sysexits.data
         }
-        guard deleteMissing else { return try report(counts) }
-        if !json { try report(counts, isBefore: true) }
+        guard deleteMissing else { return try report(counts, .counted) }
+        if !json { try report(counts, .agreed) }
         // Rows whose keys went since they were counted are not what was agreed to.
         let deleted = try await pass(
             admin, limits: counts.mapValues { $0.missing + $0.missing / 10 })
-        try report(deleted, isDone: true)
+        try report(deleted, .deleted)
     }
 
     private func pass(
@@ -67,20 +67,23 @@ struct ReconcileCommand: AsyncParsableCommand {
         let isDeleted: Bool
     }
 
-    private func report(
-        _ counts: [String: Reconciliation.Count], isDone: Bool = false, isBefore: Bool = false,
-    ) throws {
+    /// What becomes of the rows that were counted.
+    private enum Fate {
+        case counted, refused, agreed, deleted
+    }
+
+    private func report(_ counts: [String: Reconciliation.Count], _ fate: Fate) throws {
         if json {
             let encoder = JSONEncoder()
             encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
-            let report = Report(tables: counts, isDeleted: isDone)
+            let report = Report(tables: counts, isDeleted: fate == .deleted)
             return print(String(decoding: try encoder.encode(report), as: UTF8.self))
         }
         for (table, count) in counts.sorted(by: { $0.key < $1.key }) {
-            let verb = isDone ? "were deleted" : "have no key"
+            let verb = fate == .deleted ? "were deleted" : "have no key"
             print("\(table): \(count.missing) of \(count.rows) rows \(verb)")
         }
-        if !isDone, !isBefore, counts.values.contains(where: { $0.missing > 0 }) {
+        if fate == .counted, counts.values.contains(where: { $0.missing > 0 }) {
             print("--delete-missing deletes them")
         }
     }

@@ -30,7 +30,8 @@ struct RedisGuards {
                     "redis.min_replicas",
                     "min-replicas-to-write is \(count), and Sluice counts as a replica: it can hide "
                         + "that a real one is gone, and alone it stops writes while it is away",
-                    "CONFIG SET min-replicas-to-write \(count + 1)"))
+                    "CONFIG SET min-replicas-to-write \(count + 1), unless it counts Sluice already"
+                ))
         }
         if !configuration.redis.configures, configuration.tables.contains(where: \.needsCause),
             let flags = await setting("notify-keyspace-events"), !KeyEvents.isEnough(flags)

@@ -118,6 +118,83 @@ struct CommandTests {
             #expect(result.output.contains(expected), "\(expected)\n\(result.output)")
         }
         #expect(result.code == 0)
+        let left = try await Self.mended(result.output, client, config)
+        #expect(
+            left == ["redis.min_replicas", "redis.deadlines"], "those two are of one's own choice")
+    }
+
+    /// Does what hints say, and finds out what is left to warn of.
+    private static func mended(
+        _ output: String, _ client: RedisClient, _ config: String,
+    ) async throws -> [String] {
+        for match in output.matches(of: /CONFIG SET ([\w-]+) (\w+)/) {
+            let reply = try await client.send(
+                "CONFIG", "SET", String(match.output.1), String(match.output.2))
+            #expect(reply == ["OK"], "\(match.output.0)")
+        }
+        // An AOF is written anew before it counts.
+        _ = await Eventually.holds {
+            let info = try? await client.send("INFO", "persistence").first ?? nil
+            return info?.contains("aof_rewrite_in_progress:0") == true
+        }
+        let again = try run("check", "--config", config)
+        #expect(again.code == 0)
+        return again.output.matches(of: /WARNING ([\w.]+):/).map { String($0.output.1) }
+    }
+
+    @Test(
+        "check and run measure what Redis is written, and name settings of the disk and of policies"
+    )
+    func guardsUnderLoad() async throws {
+        let folder = try TemporaryFolder()
+        let redis = try await RedisServer(
+            in: folder.url,
+            options: [
+                "--appendonly", "yes", "--appendfsync", "no", "--maxmemory", "1gb",
+                "--maxmemory-policy", "volatile-ttl",
+            ])
+        defer { redis.stop() }
+        let client = try await redis.connect()
+        let configuration = """
+            redis: { url: 'redis://127.0.0.1:\(redis.port)' }
+            database: { url: 'sqlite:\(folder.url.appending(path: "x.db").path)' }
+            tables: { a: { keys: 'k:<i>', string: { v: text }, on_evict: delete } }
+            """
+        let config = try Self.config(configuration, in: folder)
+        // About 5 MB a second, so that a minute's writes are a few hundred.
+        let writer = Task {
+            let other = try await redis.connect()
+            let value = String(repeating: "x", count: 50_000)
+            while !Task.isCancelled {
+                try await other.send("SET", "k:1", value)
+                try await ContinuousClock().sleep(for: .milliseconds(10))
+            }
+        }
+        let expected = [
+            "redis.persistence: appendfsync is no: a crash of the machine loses up to 30 seconds",
+            "redis.eviction: maxmemory-policy is volatile-ttl, and a table deletes the rows",
+            "redis.backlog: repl-backlog-size is 1 MB, and a minute of writes is now",
+        ]
+        let result = try Self.run("check", "--config", config)
+        for text in expected { #expect(result.output.contains(text), "\(text)\n\(result.output)") }
+        #expect(result.output.contains("Redis holds the stream up to 256 MB, or 64 MB for 60 s"))
+        let sizes = try #require(
+            result.output.firstMatch(
+                of: /minute of writes is now (\d+) MB[^$]*backlog-size (\d+)mb/))
+        let (minute, size) = (Int(sizes.output.1) ?? 0, Int(sizes.output.2) ?? 0)
+        #expect((60..<1_000).contains(minute), "\(result.output)")
+        #expect(size >= max(256, 2 * minute) && size <= max(256, 2 * minute + 2))
+
+        let sluice = try SluiceProcess(in: folder.url, configuration: configuration)
+        try sluice.start()
+        for text in expected {
+            #expect(await Eventually.holds { sluice.log.contains(text) }, "\(text)\n\(sluice.log)")
+        }
+        #expect(sluice.stop(SIGTERM) == 0)
+        let left = try await Self.mended(result.output, client, config)
+        #expect(left.isEmpty)
+        writer.cancel()
+        _ = await writer.result
     }
 
     @Test("without Redis it waits and says so once; SIGTERM ends it in good order")

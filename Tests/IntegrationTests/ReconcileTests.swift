@@ -59,6 +59,11 @@ struct ReconcileTests {
 
         let done = try bench.sluice.command("reconcile", "--delete-missing", "--yes")
         #expect(done.code == 0, "\(done.output)")
+        let (told, after) = (
+            "counters: 50 of 1201 rows have no key", "50 of 1201 rows were deleted"
+        )
+        let order = [told, after].map { done.output.firstRange(of: $0)?.lowerBound }
+        #expect(order[0].map { first in order[1].map { first < $0 } ?? false } == true, "\(order)")
         #expect(try bench.number("SELECT count(*) FROM counters") == 1_151)
         #expect(try bench.number("SELECT count(*) FROM sessions") == 600)
         #expect(try bench.number("SELECT count(*) FROM scores") == 1)
@@ -78,6 +83,48 @@ struct ReconcileTests {
         #expect(try bench.number("SELECT value FROM counters WHERE id = '1100'") == 1_101)
         #expect(try bench.number("SELECT value FROM counters WHERE id = 'expired'") == 8)
         #expect(try bench.number("SELECT value FROM counters WHERE id = '7'") == 1)
+    }
+
+    @Test(
+        "a Redis that comes back empty changes no row by itself", arguments: DatabaseKind.allCases)
+    func emptyRedis(kind: DatabaseKind) async throws {
+        let bench = try await Bench(kind, tables: Self.tables)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.sendAll((0..<300).map { ["INCRBY", "c:\($0)", "5"] })
+        try await client.sendAll((0..<40).map { ["HSET", "h:\($0)", "user", "1"] })
+        try await client.sendAll((0..<30).map { ["ZADD", "z:a", "1.5", "p\($0)"] })
+        try await client.send("XADD", "e:a", "1-1", "f", "v")
+        try bench.flush()
+        let counts =
+            "SELECT (SELECT count(*) FROM counters), (SELECT count(*) FROM sessions), "
+            + "(SELECT count(*) FROM scores), (SELECT count(*) FROM events)"
+        // It has no AOF and no snapshot: all is lost.
+        bench.redis.stop(SIGKILL)
+        try await bench.redis.start()
+        let isUp = await Eventually.holds(within: .seconds(30)) {
+            (try? bench.sluice.command("flush"))?.code == 0
+        }
+        #expect(isUp, "\(bench.sluice.log)")
+        #expect(try bench.query(counts) == [["300", "40", "30", "1"]])
+        #expect(await bench.counter("missing") == 370)
+        #expect(bench.sluice.log.contains("rows_without_key=370"), "\(bench.sluice.log)")
+        let status = await bench.status()
+        #expect(status?["strayTables"] as? [String] == ["counters", "scores", "sessions"])
+        let refused = try bench.sluice.command("reconcile", "--delete-missing")
+        #expect(refused.code == 65 && refused.output.contains("counters: 300 of 300"))
+        #expect(try bench.query(counts) == [["300", "40", "30", "1"]])
+        // What the application writes now is right, although the rows of before are there.
+        let again = try await bench.redis.connect()
+        try await again.send("INCR", "c:7")
+        try await again.send("ZADD", "z:a", "9", "p3")
+        try bench.flush()
+        #expect(try bench.number("SELECT value FROM counters WHERE id = '7'") == 1)
+        #expect(try bench.query(counts) == [["300", "40", "30", "1"]])
+        #expect(
+            try bench.sluice.command("reconcile", "--delete-missing", "--yes").code == 0)
+        #expect(try bench.query(counts) == [["1", "0", "1", "1"]])
+        try await bench.expectEqual()
     }
 
     @Test("keys that come and go while rows are reconciled lose no row")
