@@ -140,10 +140,13 @@ package enum Number {
 package enum Hex {
     /// Two digits for each byte.
     package static func text(_ bytes: Bytes) -> String {
-        let digits = Array("0123456789abcdef".utf8)
-        return String(
-            decoding: bytes.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] },
-            as: UTF8.self)
+        String(decoding: bytes.flatMap { [digit($0 >> 4), digit($0 & 15)] }, as: UTF8.self)
+    }
+
+    /// The digit of a number below 16.
+    @inline(__always)
+    package static func digit(_ number: UInt8) -> UInt8 {
+        number < 10 ? UInt8(ascii: "0") + number : UInt8(ascii: "a") - 10 + number
     }
 
     /// The bytes of digits that a database wrote.

@@ -319,6 +319,27 @@ extension Interpreter {
         guard arguments.count >= 5 else { return }
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .stream, key, at: offset) else { return }
+        guard let index = Self.placeOfIdentifier(bytes, arguments) else {
+            return makeOpaque(key, at: offset)
+        }
+        let slot = buffer.tables[table].key(key)
+        let first = index + 1
+        let count = arguments.count - first
+        var parts: [Bytes] = []
+        parts.reserveCapacity(count)
+        for argument in arguments[first...] {
+            parts.append(Bytes(copying: bytes.extracting(argument)))
+        }
+        buffer.endMistyped(table, key: slot, at: offset)
+        buffer.append(table, slot, id: bytes.extracting(arguments[index]), count: count) {
+            parts[$0]
+        }
+    }
+
+    // Where XADD has the identifier: fields and values in turn follow.
+    static func placeOfIdentifier(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
+    ) -> Int? {
         var index = 2
         // The identifier is the first argument of digits, `-` and digits after the options.
         while index < arguments.count {
@@ -340,20 +361,6 @@ extension Interpreter {
                 break
             }
         }
-        guard index < arguments.count, (arguments.count - index) % 2 == 1 else {
-            return makeOpaque(key, at: offset)
-        }
-        let slot = buffer.tables[table].key(key)
-        let first = index + 1
-        let count = arguments.count - first
-        var parts: [Bytes] = []
-        parts.reserveCapacity(count)
-        for argument in arguments[first...] {
-            parts.append(Bytes(copying: bytes.extracting(argument)))
-        }
-        buffer.endMisfit(table, key: slot)
-        buffer.append(table, slot, id: bytes.extracting(arguments[index]), count: count) {
-            parts[$0]
-        }
+        return index < arguments.count && (arguments.count - index) % 2 == 1 ? index : nil
     }
 }

@@ -56,7 +56,7 @@ struct Interpreter: ~Copyable {
     ) -> Effect {
         self.current = current
         if isOversized {
-            setAside(bytes, arguments)
+            setAside(bytes, arguments, name, at: offset)
             return .none
         }
         switch name {
@@ -172,11 +172,13 @@ struct Interpreter: ~Copyable {
         _ key: borrowing Span<UInt8>, at offset: Int64, _ cause: RemovalCause?,
     ) {
         for table in patterns.indices where maps(table, key) {
-            let slot = buffer.tables[table].key(key)
             guard types[table] != .stream else {
-                buffer.endMisfit(table, key: slot)
+                if let slot = buffer.tables[table].findKey(key) {
+                    buffer.endMistyped(table, key: slot, at: offset)
+                }
                 continue
             }
+            let slot = buffer.tables[table].key(key)
             let policy = mappings[table].needsCause ? cause : .deleted
             // What was read missing before its removal was seen learns now why it went.
             if mappings[table].isOneRowPerKey {
@@ -310,7 +312,10 @@ struct Interpreter: ~Copyable {
         return false
     }
 
-    private mutating func setAside(_ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>]) {
+    private mutating func setAside(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ name: CommandName?,
+        at offset: Int64,
+    ) {
         let misfit = Misfit(.tooLarge, "an argument of the command is larger than the limit")
         guard arguments.count > 1 else { return }
         let keys = writtenKeys(bytes, arguments)
@@ -318,24 +323,28 @@ struct Interpreter: ~Copyable {
             let key = bytes.extracting(arguments[index])
             for table in patterns.indices where maps(table, key) {
                 let slot = buffer.tables[table].key(key)
-                let none: Bytes = []
-                let row =
-                    mappings[table].isOneRowPerKey
-                    ? Int(buffer.tables[table].keys[slot].first)
-                    : buffer.tables[table].member(none.span, of: slot)
-                buffer.setAside(table, row, misfit)
+                if types[table] == .stream {
+                    setEntryAside(bytes, arguments, name, table, slot, misfit, at: offset)
+                } else if mappings[table].isOneRowPerKey {
+                    let row = Int(buffer.tables[table].keys[slot].first)
+                    buffer.setAside(table, row, misfit)
+                } else {
+                    buffer.setAside(table, key: slot, misfit)
+                }
             }
         }
     }
-}
 
-extension RowBuffer {
-    /// Notes that what a row became can't be written.
-    mutating func setAside(_ table: Int, _ row: Int, _ misfit: Misfit) {
-        leaveOpaque(table, row)
-        tables[table].fill(row, with: .unchanged)
-        tables[table].rows[row].shape = .untouched
-        tables[table].rows[row].misfit = misfit
-        touch(table, row)
+    // An entry has a name of its own; what else makes a stream is read.
+    private mutating func setEntryAside(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ name: CommandName?,
+        _ table: Int, _ slot: Int, _ misfit: Misfit, at offset: Int64,
+    ) {
+        guard offset > buffer.tables[table].keys[slot].readOffset else { return }
+        guard name == .xadd, let place = Self.placeOfIdentifier(bytes, arguments) else {
+            return buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
+        }
+        buffer.endMistyped(table, key: slot)
+        buffer.setAside(table, slot, id: bytes.extracting(arguments[place]), misfit)
     }
 }

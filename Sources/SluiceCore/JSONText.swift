@@ -23,7 +23,13 @@ package enum JSONText {
         guard readsAsDigits || !UTF8Text.isText(bytes) else {
             return append(checked: bytes, to: &output)
         }
-        output += Array("\"\\\\x\(Hex.text(Bytes(copying: bytes)))\"".utf8)
+        output.reserveCapacity(output.count + 2 * bytes.count + 5)
+        for byte in "\"\\\\x".utf8 { output.append(byte) }
+        for index in 0..<bytes.count {
+            output.append(Hex.digit(bytes[index] >> 4))
+            output.append(Hex.digit(bytes[index] & 15))
+        }
+        output.append(UInt8(ascii: "\""))
     }
 
     private static func append(checked text: borrowing Span<UInt8>, to output: inout Bytes) {

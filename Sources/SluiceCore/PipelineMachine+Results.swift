@@ -202,6 +202,9 @@ extension Interpreter {
     mutating func restore(_ letter: DeadLetter) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         buffer.tables[table].rows[row].flags.insert(.setAside)
+        if mappings[table].type == .stream, letter.code == Misfit.Code.wrongType.rawValue {
+            buffer.tables[table].rows[row].flags.insert(.mistyped)
+        }
     }
 
     /// Forgets that a row was set aside: the database has what was kept of it.

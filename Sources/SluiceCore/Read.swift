@@ -28,11 +28,13 @@ public struct ReadItem: Hashable, Sendable {
     public let wantsDeadline: Bool
     /// Whether the last identifier that a stream gave is wanted too.
     public let wantsLastEntry: Bool
+    /// Whether the key's type is wanted too.
+    public let wantsType: Bool
 
     /// Creates an item.
     public init(
         type: RedisType, key: Bytes, database: Int = 0, target: Target, wantsDeadline: Bool = false,
-        wantsLastEntry: Bool = false,
+        wantsLastEntry: Bool = false, wantsType: Bool = false,
     ) {
         self.type = type
         self.key = key
@@ -40,6 +42,7 @@ public struct ReadItem: Hashable, Sendable {
         self.target = target
         self.wantsDeadline = wantsDeadline
         self.wantsLastEntry = wantsLastEntry
+        self.wantsType = wantsType
     }
 }
 
@@ -82,12 +85,17 @@ public struct ReadResult: Hashable, Sendable {
     public let deadline: Int64?
     /// The last identifier that a stream gave, if it was wanted.
     public let lastEntry: Bytes?
+    /// What Redis calls the key's type, such as `zset`, if it was wanted.
+    public let typeName: Bytes?
 
     /// Creates a result.
-    public init(value: ReadValue, deadline: Int64? = nil, lastEntry: Bytes? = nil) {
+    public init(
+        value: ReadValue, deadline: Int64? = nil, lastEntry: Bytes? = nil, typeName: Bytes? = nil,
+    ) {
         self.value = value
         self.deadline = deadline
         self.lastEntry = lastEntry
+        self.typeName = typeName
     }
 }
 

@@ -55,6 +55,8 @@ struct Row {
         static let swept = Flags(rawValue: 256)
         /// With ``swept``: it was read missing, and nobody says why.
         static let unknown = Flags(rawValue: 512)
+        /// With ``setAside``, or about to be: a stream's key that is of another type.
+        static let mistyped = Flags(rawValue: 1024)
     }
 
     var member: Bytes = []

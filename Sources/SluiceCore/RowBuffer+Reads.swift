@@ -26,6 +26,7 @@ extension RowBuffer {
             target: target,
             wantsDeadline: mapping.deadline != nil,
             wantsLastEntry: !isExact && mapping.type == .stream,
+            wantsType: table.sharesKeys,
         )
     }
 
@@ -80,8 +81,8 @@ extension RowBuffer {
         case .missing:
             remove(table, row, .deleted)
         case .wrongType:
-            let key = tables[table].keys[Int(tables[table].rows[row].key)].bytes
-            if isMappedElsewhere(key, than: table) {
+            let key = Int(tables[table].rows[row].key)
+            if isOthers(key, of: table, result) {
                 if tables[table].rows[row].flags.contains(.swept) {
                     sweepOut(table, row)
                 } else {
@@ -90,7 +91,7 @@ extension RowBuffer {
             } else {
                 leaveOpaque(table, row)
                 tables[table].rows[row].shape = .untouched
-                tables[table].rows[row].misfit = wrongType(table)
+                tables[table].rows[row].misfit = wrongType(table, result)
                 touch(table, row)
             }
         case .single(let bytes):
@@ -173,10 +174,8 @@ extension RowBuffer {
             opaqueCount += 1
             return
         }
-        if result.value == .wrongType,
-            !isMappedElsewhere(tables[table].keys[key].bytes, than: table)
-        {
-            setAside(table, key: key)
+        if result.value == .wrongType, !isOthers(key, of: table, result) {
+            setAside(table, key: key, wrongType(table, result))
         }
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
         putMembers(members, table, key, at: offset)
@@ -202,16 +201,14 @@ extension RowBuffer {
         guard case .entries(let entries) = result.value else {
             // Gone, or of another type: an append-only table keeps what it has.
             if !isExact { tables[table].keys[key].cursor = StreamEntry.beforeFirst }
-            if result.value == .wrongType,
-                !isMappedElsewhere(tables[table].keys[key].bytes, than: table)
-            {
-                setAside(table, key: key)
+            if result.value == .wrongType, !isOthers(key, of: table, result) {
+                setMistyped(table, key: key, wrongType(table, result))
             } else {
-                endMisfit(table, key: key)
+                endMistyped(table, key: key)
             }
             return leaveOpaque(table, key: key)
         }
-        endMisfit(table, key: key)
+        endMistyped(table, key: key)
         // Without a last entry there is no such stream.
         if !isExact, result.lastEntry == nil {
             tables[table].keys[key].cursor = StreamEntry.beforeFirst
@@ -231,33 +228,6 @@ extension RowBuffer {
             return leaveOpaque(table, key: key)
         }
         queueRead(table, key: key)
-    }
-
-    private func isMappedElsewhere(_ key: Bytes, than table: Int) -> Bool {
-        tables.indices.contains {
-            $0 != table && tables[$0].mapping.database == tables[table].mapping.database
-                && tables[$0].mapping.keys.matches(key.span)
-        }
-    }
-
-    // A key with many rows is set aside as a row without a member.
-    private mutating func setAside(_ table: Int, key: Int) {
-        let none: Bytes = []
-        let row = tables[table].member(none.span, of: key)
-        tables[table].rows[row].misfit = wrongType(table)
-        touch(table, row)
-    }
-
-    /// A stream's key is of no other type any more; its entries are no rows here.
-    mutating func endMisfit(_ table: Int, key: Int) {
-        let row = Int(tables[table].keys[key].first)
-        guard row >= 0 else { return }
-        tables[table].rows[row].misfit = nil
-        touch(table, row)
-    }
-
-    private func wrongType(_ table: Int) -> Misfit {
-        Misfit(.wrongType, "expected a key of type \(tables[table].mapping.type.rawValue)")
     }
 
     // MARK: Values

@@ -205,6 +205,10 @@ extension RowBuffer {
             if isOlder { leaveOpaque(table, key: key) }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
+            if tables[table].mapping.type == .stream {
+                endMistyped(table, key: key, at: offset)
+                continue
+            }
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
                 let isRowOlder = offset > state.readOffset || state.shape == .missing
@@ -229,10 +233,9 @@ extension RowBuffer {
     // Notes that a key with many rows went before what a command had made of it could be read.
     private mutating func vanish(_ table: Int, _ key: Int) {
         vanished += 1
-        let none: Bytes = []
-        let row = tables[table].member(none.span, of: key)
         setAside(
-            table, row, Misfit(.vanished, "the key went before its last state could be read"))
+            table, key: key,
+            Misfit(.vanished, "the key went before its last state could be read"))
     }
 
     // A row that was read after all of its key or table went is of a key that came back.

@@ -8,30 +8,40 @@ extension RowBuffer {
     mutating func append(
         _ table: Int, _ key: Int, id: borrowing Span<UInt8>, count: Int, part: (Int) -> Bytes,
     ) {
-        var misfit: Misfit?
-        let known = tables[table].appended.entries.count
         do throws(Misfit) {
             try appendFields(table, count: count, part: part)
+            appendEntry(table, key, id, nil, value: nil)
         } catch {
-            misfit = error
-            for column in tables[table].appended.columns.indices {
-                tables[table].appended.columns[column].truncate(to: known)
-                tables[table].appended.columns[column].appendNull()
-            }
+            let value = Self.letterValue(count: count, part: part)
+            setAside(table, key, id: id, error, value: value)
         }
+    }
+
+    /// Notes that an entry of a stream can't be written.
+    ///
+    /// - Parameter value: All its fields as a JSON object, if they are known.
+    mutating func setAside(
+        _ table: Int, _ key: Int, id: borrowing Span<UInt8>, _ misfit: Misfit, value: Bytes? = nil,
+    ) {
+        let known = tables[table].appended.entries.count
+        for column in tables[table].appended.columns.indices {
+            tables[table].appended.columns[column].truncate(to: known)
+            tables[table].appended.columns[column].appendNull()
+        }
+        appendEntry(table, key, id, misfit, value: value)
+    }
+
+    private mutating func appendEntry(
+        _ table: Int, _ key: Int, _ id: borrowing Span<UInt8>, _ misfit: Misfit?, value: Bytes?,
+    ) {
         let (milliseconds, sequence) = Self.split(id)
-        if milliseconds == nil {
-            misfit = Misfit(.type, "expected an identifier of a stream entry")
-        }
+        let named =
+            milliseconds == nil
+            ? Misfit(.type, "expected an identifier of a stream entry") : misfit
         tables[table].appended.entries.append(
             StreamEntries.Entry(
-                key: Int32(key),
-                milliseconds: milliseconds ?? 0,
-                sequence: sequence ?? 0,
-                misfit: misfit,
-                value: misfit == nil ? nil : Self.letterValue(count: count, part: part),
-            )
-        )
+                key: Int32(key), milliseconds: milliseconds ?? 0, sequence: sequence ?? 0,
+                misfit: named, value: value))
     }
 
     private static func letterValue(count: Int, part: (Int) -> Bytes) -> Bytes {

@@ -53,6 +53,11 @@ struct RowBuffer: ~Copyable {
     init(mappings: [TableMapping], seed: UInt64) {
         let hasher = ByteHasher(seed: seed)
         tables = mappings.map { TableBuffer(mapping: $0, hasher: hasher) }
+        for table in mappings.indices {
+            tables[table].sharesKeys = mappings.indices.contains {
+                $0 != table && mappings[$0].overlaps(mappings[table])
+            }
+        }
     }
 
     /// Bytes of memory that the buffer takes, about.

@@ -110,6 +110,9 @@ public struct RemovalPolicies: Hashable, Sendable {
 public enum RedisType: String, Hashable, Sendable, CaseIterable {
     case string, hash, list, set, stream
     case sortedSet = "sorted_set"
+
+    /// What Redis's TYPE says.
+    package var name: String { self == .sortedSet ? "zset" : rawValue }
 }
 
 /// What the configuration says of one table.

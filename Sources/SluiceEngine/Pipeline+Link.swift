@@ -257,12 +257,13 @@ extension Pipeline {
         guard let count = machine?.counters.flushes, count > flushesSaid else { return }
         flushesSaid = count
         let others = mappings.filter { $0.removal.onFlush != .keep }.map(\.name)
+        let names = others.joined(separator: ", ")
         logger.warning(
             """
             FLUSHALL or FLUSHDB: what was written before is settled, and rows stay unless on_flush \
             says otherwise
             """,
-            metadata: ["otherwise": "\(others.isEmpty ? "none" : others.joined(separator: ", "))"])
+            metadata: others.isEmpty ? [:] : ["tables with on_flush": "\(names)"])
     }
 
     /// Takes as many whole commands as there are, up to some; false when more bytes are needed.

@@ -178,6 +178,12 @@ package final class KeyReader: Sendable {
             [Array(name.utf8), item.key] + rest
         }
         let (zero, end) = (Array("0".utf8), Array("-1".utf8))
+        var more: [[[UInt8]]] = []
+        if item.wantsDeadline { more.append(command(deadline)) }
+        if item.wantsLastEntry {
+            more.append([Array("XINFO".utf8), Array("STREAM".utf8), item.key])
+        }
+        if item.wantsType { more.append(command("TYPE")) }
         let value: [[UInt8]]
         switch (item.type, item.target) {
         case (.sortedSet, .member(let member)): value = command("ZSCORE", member)
@@ -197,7 +203,7 @@ package final class KeyReader: Sendable {
             // No field may be there in a hash of others; and without columns only that it is there.
             let size = command("HLEN")
             let read = fields.isEmpty ? [size] : [[Array("HMGET".utf8), item.key] + fields, size]
-            return item.wantsDeadline ? read + [command(deadline)] : read
+            return read + more
         case (.string, .key): value = command("GET")
         case (.hash, .key): value = command("HGETALL")
         case (.list, .key): value = command("LRANGE", zero, end)
@@ -205,11 +211,7 @@ package final class KeyReader: Sendable {
         case (.sortedSet, .key): value = command("ZRANGE", zero, end, Array("WITHSCORES".utf8))
         case (.stream, .key): value = command("XRANGE", Array("-".utf8), Array("+".utf8))
         }
-        if item.wantsLastEntry {
-            let name = Array("XINFO".utf8)
-            return [value, [name, Array("STREAM".utf8), item.key]]
-        }
-        return item.wantsDeadline ? [value, command(deadline)] : [value]
+        return [value] + more
     }
 
     // The time is that at which PTTL was asked, or nil when deadlines are absolute.
@@ -221,6 +223,7 @@ package final class KeyReader: Sendable {
             var value = values[index]
             var deadline: Int64?
             var last: Bytes?
+            var type: Bytes?
             index += 1
             if case .fields(let fields) = item.target {
                 if !fields.isEmpty { index += 1 }
@@ -234,7 +237,12 @@ package final class KeyReader: Sendable {
                 last = lastEntry(values[index])
                 index += 1
             }
-            return ReadResult(value: read(value, item), deadline: deadline, lastEntry: last)
+            if item.wantsType {
+                type = values[index].bytes
+                index += 1
+            }
+            return ReadResult(
+                value: read(value, item), deadline: deadline, lastEntry: last, typeName: type)
         }
     }
 

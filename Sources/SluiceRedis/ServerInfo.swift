@@ -95,8 +95,9 @@ public struct ServerInfo: Hashable, Sendable {
     /// How many bytes clients have sent since the server started.
     package var inputBytes: Int64 { fields["total_net_input_bytes"].flatMap { Int64($0) } ?? 0 }
 
-    /// Whether replicas are attached.
-    package var hasReplicas: Bool { fields["connected_slaves"] ?? "0" != "0" }
+    /// Whether the offset counts the bytes of the stream: before a replica was ever attached it stays,
+    /// or grows by one with each write (Valkey 9.1).
+    package var countsBytes: Bool { fields["repl_backlog_active"] == "1" }
 
     /// The first number of the version.
     package var major: Int { Int(version.prefix { $0 != "." }) ?? 0 }

@@ -49,9 +49,14 @@ public final class SluiceProcess: @unchecked Sendable {
     public var isRunning: Bool { process?.isRunning ?? false }
 
     /// The memory that the process has resident, from `/proc`; nil where there is none.
-    public var residentMegabytes: Int? {
+    public var residentMegabytes: Int? { megabytes("VmRSS:") }
+
+    /// The most memory that the process ever had resident.
+    public var peakMegabytes: Int? { megabytes("VmHWM:") }
+
+    private func megabytes(_ name: String) -> Int? {
         let status = try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)
-        let line = status?.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
+        let line = status?.split(separator: "\n").first { $0.hasPrefix(name) }
         return line?.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 / 1_024 }
     }
 

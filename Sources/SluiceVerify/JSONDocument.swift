@@ -1,8 +1,8 @@
-internal import SluiceCore
+package import SluiceCore
 
 /// A JSON document as it is written, and the form in which it is compared: databases write the same
 /// document in other ways.
-struct JSONDocument {
+package struct JSONDocument {
     private enum Content {
         case word
         case number
@@ -15,7 +15,7 @@ struct JSONDocument {
     private let written: ArraySlice<UInt8>
 
     /// Parses a text; nil when it is no document.
-    init?(_ text: Bytes) {
+    package init?(_ text: Bytes) {
         var parser = Parser(text: text)
         guard let document = parser.value(depth: 0) else { return nil }
         parser.space()
@@ -30,7 +30,7 @@ struct JSONDocument {
 
     /// What stands in a place: a string without its quotes unless `isJSON`, all else as it is written;
     /// nil when there is nothing, or null.
-    func value(at path: JSONPath, isJSON: Bool) -> Bytes? {
+    package func value(at path: JSONPath, isJSON: Bool) -> Bytes? {
         var place = self
         for step in path.steps {
             switch (step, place.content) {
@@ -50,7 +50,7 @@ struct JSONDocument {
     // MARK: Comparing
 
     /// The document without what does not matter: no space, members in order, numbers in one form.
-    var canonical: Bytes {
+    package var canonical: Bytes {
         var output: Bytes = []
         append(to: &output)
         return output
@@ -128,7 +128,7 @@ struct JSONDocument {
         var exponent = 0
         if mantissa.count < rest.count {
             let digits = String(decoding: rest.dropFirst(mantissa.count + 1), as: UTF8.self)
-            guard let value = Int(digits), abs(value) < 1 << 32 else { return nil }
+            guard let value = Int(digits), value.magnitude < 1 << 32 else { return nil }
             exponent = value
         }
         var digits: Bytes = []
@@ -164,8 +164,8 @@ struct JSONDocument {
     // MARK: Parsing
 
     private struct Parser {
-        /// What nobody nests on purpose.
-        static let depthMax = 1_000
+        /// More than what is ever written to a row.
+        static let depthMax = 300
 
         let text: Bytes
         var position = 0
@@ -212,18 +212,33 @@ struct JSONDocument {
 
         // A number, or one of the three words.
         private mutating func bare() -> Content? {
+            for word in ["null", "true", "false"] where text[position...].starts(with: word.utf8) {
+                position += word.utf8.count
+                return .word
+            }
+            _ = skip("-")
             let start = position
-            while position < text.count, isBare(text[position]) { position += 1 }
-            let bare = text[start..<position]
-            let isWord = ["null", "true", "false"].contains { bare.elementsEqual($0.utf8) }
-            return isWord ? .word : JSONDocument.number(bare) == nil ? nil : .number
+            guard digits(), text[start] != UInt8(ascii: "0") || position == start + 1 else {
+                return nil
+            }
+            if skip("."), !digits() { return nil }
+            if skip("e") || skip("E") {
+                if !skip("+") { _ = skip("-") }
+                guard digits() else { return nil }
+            }
+            return .number
         }
 
-        private func isBare(_ byte: UInt8) -> Bool {
-            switch byte | 0x20 {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"): true
-            default: [UInt8(ascii: "-"), UInt8(ascii: "+"), UInt8(ascii: ".")].contains(byte)
-            }
+        private mutating func digits() -> Bool {
+            let start = position
+            while position < text.count, text[position] &- UInt8(ascii: "0") <= 9 { position += 1 }
+            return position > start
+        }
+
+        private mutating func skip(_ mark: Unicode.Scalar) -> Bool {
+            guard position < text.count, text[position] == UInt8(ascii: mark) else { return false }
+            position += 1
+            return true
         }
 
         private mutating func string() -> Bytes? {
@@ -234,40 +249,51 @@ struct JSONDocument {
                 let byte = text[position]
                 position += 1
                 if byte == UInt8(ascii: "\"") { return bytes }
-                guard byte == UInt8(ascii: "\\"), position < text.count else {
+                guard byte >= 0x20 else { return nil }
+                guard byte == UInt8(ascii: "\\") else {
                     bytes.append(byte)
                     continue
                 }
+                guard position < text.count else { return nil }
                 let escaped = text[position]
                 position += 1
                 switch escaped {
+                case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"):
+                    bytes.append(escaped)
                 case UInt8(ascii: "b"): bytes.append(8)
                 case UInt8(ascii: "f"): bytes.append(12)
                 case UInt8(ascii: "n"): bytes.append(10)
                 case UInt8(ascii: "r"): bytes.append(13)
                 case UInt8(ascii: "t"): bytes.append(9)
-                case UInt8(ascii: "u"): bytes += character()
-                default: bytes.append(escaped)
+                case UInt8(ascii: "u"):
+                    guard let character = character() else { return nil }
+                    bytes += character
+                default: return nil
                 }
             }
             return nil
         }
 
         // After `\u`; two surrogates in a row are one character.
-        private mutating func character() -> [UInt8] {
-            var units = [unit()]
-            if 0xD800..<0xDC00 ~= units[0], text[position...].starts(with: "\\u".utf8) {
+        private mutating func character() -> Bytes? {
+            guard let first = unit() else { return nil }
+            var units = [first]
+            if 0xD800..<0xDC00 ~= first, text[position...].starts(with: "\\u".utf8) {
                 position += 2
-                units.append(unit())
+                guard let second = unit() else { return nil }
+                units.append(second)
             }
             return Bytes(String(decoding: units, as: UTF16.self).utf8)
         }
 
-        private mutating func unit() -> UInt16 {
-            let end = min(position + 4, text.count)
-            let digits = String(decoding: text[position..<end], as: UTF8.self)
-            position = end
-            return UInt16(digits, radix: 16) ?? 0xFFFD
+        private mutating func unit() -> UInt16? {
+            let digits = text[position...].prefix(4)
+            position += digits.count
+            // Else a sign would do.
+            guard digits.count == 4, digits.allSatisfy({ $0 > UInt8(ascii: "-") }) else {
+                return nil
+            }
+            return UInt16(String(decoding: digits, as: UTF8.self), radix: 16)
         }
 
         mutating func space() {

@@ -134,8 +134,9 @@ final class RedisRows {
 
     /// Whether there are keys, of a mapping's type.
     func haveKeys(_ keys: [Bytes], _ mapping: TableMapping) async throws(RedisError) -> [Bool] {
-        let name = mapping.type == .sortedSet ? "zset" : mapping.type.rawValue
-        return try await run(keys.map { Self.command("TYPE", $0) }).map { $0.text == name }
+        return try await run(keys.map { Self.command("TYPE", $0) }).map {
+            $0.text == mapping.type.name
+        }
     }
 
     // MARK: Values

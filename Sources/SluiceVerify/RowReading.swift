@@ -1,5 +1,5 @@
 internal import RESPWire
-internal import SluiceCore
+package import SluiceCore
 
 /// How a row is read from Redis, and what the answers mean.
 ///
@@ -156,15 +156,27 @@ struct RowReading {
 }
 
 /// Values as texts, in the form in which they are compared.
-enum Text {
+package enum Text {
     /// Bytes as a text: themselves where they are UTF-8, else their digits.
     static func of(_ bytes: Bytes) -> String {
         String(validating: bytes, as: UTF8.self) ?? digits(bytes)
     }
 
+    /// Whether values are the same to the byte: texts that are the same to Unicode need not be.
+    static func areSame(
+        _ some: (some Collection<String?>)?, _ others: (some Collection<String?>)?,
+    ) -> Bool {
+        guard let some, let others else { return some == nil && others == nil }
+        return some.count == others.count
+            && zip(some, others).allSatisfy { one, other in
+                guard let one, let other else { return one == nil && other == nil }
+                return one.utf8.elementsEqual(other.utf8)
+            }
+    }
+
     /// Bytes as a string in a JSON document: those that can't stand there, or would be taken for
     /// digits, as their digits.
-    static func inJSON(_ bytes: Bytes) -> Bytes {
+    package static func inJSON(_ bytes: Bytes) -> Bytes {
         let isText =
             !bytes.contains(0) && !bytes.starts(with: "\\x".utf8)
             && String(validating: bytes, as: UTF8.self) != nil

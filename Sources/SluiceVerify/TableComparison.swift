@@ -67,12 +67,11 @@ struct TableComparison {
     }
 
     private func isEqual(_ expected: [String?]?, _ found: [String?]?) -> Bool {
-        guard let expected, let found else { return expected == nil && found == nil }
         // A server that does not say deadlines as times leaves them out.
         guard !redis.hasExpireTime, let deadline = mapping.deadline else {
-            return expected == found
+            return Text.areSame(expected, found)
         }
-        return expected[..<deadline] == found[..<deadline]
+        return Text.areSame(expected?.prefix(deadline), found?.prefix(deadline))
     }
 
     // Nobody writes: what differs, differs.
@@ -200,7 +199,9 @@ struct TableComparison {
         try await instance.flush()
         var findings = try judge(rows, before)
         let after = try await redis.values(of: rows, mapping)
-        for index in rows.indices where before[index] != after[index] { findings[index] = .open }
+        for index in rows.indices where !Text.areSame(before[index], after[index]) {
+            findings[index] = .open
+        }
         return findings
     }
 

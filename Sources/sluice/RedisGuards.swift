@@ -112,13 +112,17 @@ struct RedisGuards {
 
     private func backlog() async -> [Finding] {
         guard configuration.redis.capture.isExact,
-            let size = info["repl_backlog_size"].flatMap(Int64.init), let start = info.offset
+            let size = info["repl_backlog_size"].flatMap(Int64.init),
+            let before = try? await reader.info(), let start = before.offset
         else { return [] }
-        try? await ContinuousClock().sleep(for: .seconds(1))
+        let clock = ContinuousClock()
+        let begin = clock.now
+        try? await clock.sleep(for: .seconds(1))
         guard let now = try? await reader.info(), let end = now.offset else { return [] }
-        // The offset moves only while a replica is or was attached; what clients send bounds the writes.
-        let arrived = now.inputBytes - info.inputBytes
-        let perMinute = max(0, end > start || info.hasReplicas ? end - start : arrived) * 60
+        // Without a backlog nothing counts the stream's bytes; what clients send is about as much.
+        let arrived = now.inputBytes - before.inputBytes
+        let bytes = max(0, before.countsBytes ? end - start : arrived)
+        let perMinute = Int64(Double(bytes) * (.seconds(60) / (clock.now - begin)))
         let wanted = max(64 << 20, perMinute)
         guard size < wanted else { return [] }
         return [

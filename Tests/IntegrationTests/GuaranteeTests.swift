@@ -112,8 +112,9 @@ struct GuaranteeTests {
         openssl.wait()
         try #require(openssl.exitCode == 0)
         let port = try FreePort.find()
+        // The other servers are built without TLS.
         let redis = try await RedisServer(
-            in: folder.url,
+            in: folder.url, program: [ServerKind.supported[0].program],
             options: [
                 "--tls-port", "\(port)", "--tls-cert-file", certificate, "--tls-key-file", key,
                 "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no",

@@ -45,11 +45,28 @@ struct ServerTests {
             if reply.first??.hasPrefix("ERROR ERR unknown command") == true { continue }
             ran += 1
             try bench.flush()
-            try await bench.expectEqual("\(kind): \(line)")
+            let found = try await bench.unexplained()
+            #expect(found.isEmpty, "\(kind): \(line)")
+            try await Self.expectLetters(bench, client, "\(kind): \(line)")
         }
         print("\(kind): \(ran) cases")
         #expect(ran > 200)
-        #expect(await bench.counter("setAside") == 0, "\(bench.sluice.log.suffix(2_000))")
+    }
+
+    // A mirror has no table for the types of modules; of all else, nothing is set aside.
+    private static func expectLetters(
+        _ bench: Bench, _ client: RedisClient, _ comment: String,
+    ) async throws {
+        let key = bench.postgres == nil ? "CAST(key AS TEXT)" : "convert_from(key, 'UTF8')"
+        let letters = try bench.query(
+            "SELECT \(key), message FROM sluice_dead_letters ORDER BY key")
+        var expected: [[String]] = []
+        for key in try await client.send("KEYS", "*").compactMap({ $0 }).sorted() {
+            let type = (try await client.send("TYPE", key).first ?? nil) ?? ""
+            if ["string", "hash", "list", "set", "zset", "stream"].contains(type) { continue }
+            expected.append([key, "expected a key of type string, not \(type)"])
+        }
+        #expect(letters.map { $0.map { $0 ?? "" } } == expected, "\(comment)")
     }
 
     /// Tables of one type each, as most configurations have them: a key of another type is a mistake.
@@ -95,11 +112,26 @@ struct ServerTests {
             for (bench, name) in zip(benches, ["mirror"] + Self.typed) {
                 let found = try await bench.unexplained()
                 #expect(found.isEmpty, "\(kind), \(name): \(line)")
+                guard name != "mirror" else {
+                    try await Self.expectLetters(bench, client, "\(kind), \(name): \(line)")
+                    continue
+                }
+                // What is set aside is a key of another type, or a value that does not fit.
+                let type = String(name.prefix { $0 != ":" })
+                let letters = try bench.query(
+                    "SELECT CAST(key AS TEXT), code FROM sluice_dead_letters")
+                for letter in letters {
+                    let name = try await client.send("TYPE", letter[0] ?? "").first ?? nil
+                    let isOfType = name == type || name == "zset" && type == "sorted_set"
+                    #expect(
+                        isOfType == (letter[1] == "value.type") && name != "none",
+                        "\(kind), \(type): \(line) \(letter)")
+                }
             }
         }
         try await client.send("FLUSHALL")
         try await settle("\(kind): at the end")
-        for (bench, name) in zip(benches, ["mirror"] + Self.typed) where !name.hasPrefix("stream") {
+        for (bench, name) in zip(benches, ["mirror"] + Self.typed) {
             let letters = try bench.query("SELECT key, code FROM sluice_dead_letters")
             #expect(letters.isEmpty, "\(kind), \(name): \(letters)")
         }
@@ -113,8 +145,16 @@ struct ServerTests {
         let server = try await RedisServer(in: folder.url, program: [kind.program])
         defer { server.stop() }
         let client = try await server.connect()
-        let writing = try await client.send("COMMAND", "LIST", "FILTERBY", "ACLCAT", "write")
-            .compactMap { $0?.split(separator: "|").first.map(String.init) }
+        var writing: [String] = []
+        for name in try await client.send("COMMAND", "LIST").compactMap({ $0 })
+        where !name.contains("|") {
+            // Modules' commands have the flag, and need not be in the category.
+            let info = try await client.send("COMMAND", "INFO", name)
+            if info.contains("write") || info.contains("@write") {
+                writing.append(name.lowercased())
+            }
+        }
+        #expect(writing.count > 90)
         let covered = Set(
             try Self.cases().flatMap { line in
                 line.replacing("[after", with: "|").components(separatedBy: "|").compactMap {

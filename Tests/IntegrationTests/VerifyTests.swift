@@ -206,16 +206,32 @@ struct VerifyTests {
                 == [["1.50", "[ 1,  2.0e3 ]"]])
         let json = kind == .postgres ? "::jsonb" : ""
         func change(_ table: String, _ column: String, _ old: String, _ new: String) throws {
-            let type = table == "documents" && column == "document" || column == "items" ? json : ""
+            let isDecimal = ["big", "total"].contains(column)
+            let type =
+                ["document", "items"].contains(column)
+                ? json : kind == .postgres && isDecimal ? "::numeric" : ""
             try bench.tamper(
                 "UPDATE \(table) SET \(column) = "
                     + "replace(CAST(\(column) AS TEXT), '\(old)', '\(new)')\(type) WHERE name = 'b'"
             )
         }
-        try change("documents", "document", "12345678901234567890", "12345678901234567891")
-        try change("carts", "items", "e\u{301}", "e\u{300}")
-        let found = try bench.report("verify", "--json")
-        #expect(found.differences.map { $0.prefix(11) } == ["carts b: di", "documents b"])
+        for (table, column, old, new) in [
+            (
+                "documents", "document", "\"id\": 12345678901234567890",
+                "\"id\": 12345678901234567891"
+            ),
+            ("documents", "document", "67890.50", "67891.50"),
+            ("documents", "price", "1.50", "1.5"),
+            ("documents", "big", "67890.50", "67890.51"), ("carts", "total", "7890.50", "7890.51"),
+            ("carts", "items", "e\u{301}", "\u{e9}"), ("carts", "items", "\u{e9}", "e\u{301}"),
+        ] {
+            try change(table, column, old, new)
+            let found = try bench.report("verify", "--table", table, "--json")
+            #expect(
+                found.differences.map { $0.prefix(table.count + 2) } == ["\(table) b"],
+                "\(column) \(old)")
+            #expect(try bench.sluice.command("verify", "--repair").code == 0)
+        }
     }
 
     @Test("keys and members of any bytes, and keys of many fields and elements")
