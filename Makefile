@@ -5,12 +5,15 @@ SECONDS_OF_DEMO ?= 10
 SECONDS_OF_CHAOS ?= 300
 SECONDS_OF_FUZZ ?= 60
 RANDOM_STEPS ?= 50000
+# What a server may do otherwise; `make servers SERVER_TESTS=.` runs every test on each.
+SERVER_TESTS ?= CrashTests/(twentyKills|redisRestarts|olderRedis)|ReconcileTests|LargeKeyTests/(pages|attack)
 
-.PHONY: help demo test chaos fuzz memory random reliability build lint format benchmark clean
+.PHONY: help demo test servers chaos fuzz memory random reliability build lint format benchmark clean
 
 help:
 	@echo "make demo       see it work (first build: 5 to 10 minutes, then 15 seconds)"
-	@echo "make test       pass all tests (first build: 5 to 10 minutes, then 12 minutes)"
+	@echo "make test       pass all tests (first build: 5 to 10 minutes, then 18 minutes)"
+	@echo "make servers    crash, reconcile and read large keys on the other servers too (5 minutes)"
 	@echo "make chaos      fail at random for 2 × 5 minutes (SECONDS_OF_CHAOS=300)"
 	@echo "make fuzz       feed each decoder with bad bytes for a minute (SECONDS_OF_FUZZ=60)"
 	@echo "make memory     hold the limit of memory with 5 million rows (10 minutes)"
@@ -31,9 +34,20 @@ test:
 	@scripts/install-servers
 	@echo "Building Sluice and its tests (5 to 10 minutes the first time) …"
 	@scripts/with-hint "does 'swift --version' print 6.2 or later?" $(BUILD) --build-tests
-	@echo "Testing (about 12 minutes) …"
+	@echo "Testing (about 18 minutes) …"
 	@scripts/with-hint "run one again with: swift test -c release --filter NAME" \
 		$(SWIFT) test -c release --skip-build --no-parallel
+
+servers:
+	@scripts/install-dependencies tests
+	@scripts/install-servers
+	@$(BUILD) --build-tests
+	@for server in redis-8.2 valkey-9.1; do \
+		echo "Testing with $$server (2 to 3 minutes) …"; \
+		scripts/with-hint "again, alone: SLUICE_SERVER=$$server swift test -c release --filter NAME" \
+			env SLUICE_SERVER=$$server $(SWIFT) test -c release --skip-build --no-parallel \
+			--filter '$(SERVER_TESTS)' || exit 1; \
+	done
 
 chaos:
 	@scripts/install-dependencies tests

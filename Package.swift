@@ -44,6 +44,7 @@ let package = Package(
                 .product(name: "NIOPosix", package: nio),
             ],
         ),
+        .systemLibrary(name: "CAllocator"),
         .systemLibrary(
             name: "CPostgres",
             pkgConfig: "libpq",
@@ -63,7 +64,7 @@ let package = Package(
         .target(
             name: "SluiceEngine",
             dependencies: [
-                "RESPWire", "SluiceCore", "SluiceRedis",
+                "CAllocator", "RESPWire", "SluiceCore", "SluiceRedis",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: nio),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),

@@ -28,6 +28,7 @@ struct RunCommand: AsyncParsableCommand {
     @Flag(name: .shortAndLong, help: "Log more.") var verbose = false
 
     func run() async throws {
+        Allocator.configure()
         let configuration = try options.load()
         let endpoint = try configuration.endpoint()
         let logger = Terminal.logger(verbose ? .debug : .info)

@@ -93,7 +93,7 @@ struct LargeKeyTests {
     /// `SLUICE_MEMORY=512` allows more, in megabytes.
     @Test("keys of many members that are all replaced at once need no more memory than is allowed")
     func memory() async throws {
-        let allowed = Int(ProcessInfo.processInfo.environment["SLUICE_MEMORY"] ?? "") ?? 32
+        let allowed = Int(ProcessInfo.processInfo.environment["SLUICE_MEMORY"] ?? "") ?? 64
         let bench = try await Bench(
             .sqlite, tables: Self.tables.replacing("32MB", with: "\(allowed)MB"))
         try await bench.start()
