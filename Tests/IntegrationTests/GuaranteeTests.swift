@@ -152,6 +152,7 @@ struct GuaranteeTests {
                   streams: { keys: "x:<id>", stream: { id: entry, fields: fields } }
                   places: { keys: "g:<id>", sorted_set: { member: m, longitude: lon, latitude: lat } }
                   sketches: { keys: "p:<id>", hyperloglog: { count: count } }
+                  others: { keys: "z:<id>", set: { member: member } }
                 """)
         try await admin.sendAll([
             ["SET", "c:before", "4"], ["HSET", "h:1", "n", "1"],

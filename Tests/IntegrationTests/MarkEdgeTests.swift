@@ -176,8 +176,11 @@ struct MarkEdgeTests {
         )
         .replacing("+pexpiretime", with: "+pttl +time")
         #expect(try await admin.send(old.split(separator: " ").map(String.init)) == ["OK"])
+        // Two tables that share keys ask for their type.
+        let twins = "\n  twins: { keys: \"z:<id>\", set: { member: member } }"
         let other = try bench.another {
             $0.replacing("redis://127", with: "redis://sluice:secret@127")
+                .replacing("\nadmin:", with: "\(twins)\nadmin:")
         }
         try other.start()
         let isUp = await Eventually.holds { (try? other.command("flush"))?.code == 0 }
