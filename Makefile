@@ -6,7 +6,7 @@ SECONDS_OF_CHAOS ?= 300
 SECONDS_OF_FUZZ ?= 60
 RANDOM_STEPS ?= 50000
 # What a server may do otherwise; `make servers SERVER_TESTS=.` runs every test on each.
-SERVER_TESTS ?= CrashTests/(twentyKills|redisRestarts|olderRedis)|ReconcileTests|LargeKeyTests/(pages|attack)
+SERVER_TESTS ?= CommandTests/guards|CrashTests/(twentyKills|redisRestarts|olderRedis)|ReconcileTests|LargeKeyTests/(pages|attack)
 
 .PHONY: help demo test servers chaos fuzz memory random reliability build lint format benchmark clean
 

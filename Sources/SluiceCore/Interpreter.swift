@@ -329,7 +329,9 @@ struct Interpreter: ~Copyable {
                     let row = Int(buffer.tables[table].keys[slot].first)
                     buffer.setAside(table, row, misfit)
                 } else {
-                    buffer.setAside(table, key: slot, misfit)
+                    let none: Bytes = []
+                    let row = buffer.tables[table].member(none.span, of: slot)
+                    buffer.setAside(table, row, misfit)
                 }
             }
         }
@@ -340,11 +342,11 @@ struct Interpreter: ~Copyable {
         _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ name: CommandName?,
         _ table: Int, _ slot: Int, _ misfit: Misfit, at offset: Int64,
     ) {
-        guard offset > buffer.tables[table].keys[slot].readOffset else { return }
         guard name == .xadd, let place = Self.placeOfIdentifier(bytes, arguments) else {
+            guard offset > buffer.tables[table].keys[slot].readOffset else { return }
             return buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
         }
-        buffer.endMistyped(table, key: slot)
+        buffer.endMistyped(table, key: slot, at: offset)
         buffer.setAside(table, slot, id: bytes.extracting(arguments[place]), misfit)
     }
 }

@@ -23,7 +23,6 @@ package enum JSONText {
         guard readsAsDigits || !UTF8Text.isText(bytes) else {
             return append(checked: bytes, to: &output)
         }
-        output.reserveCapacity(output.count + 2 * bytes.count + 5)
         for byte in "\"\\\\x".utf8 { output.append(byte) }
         for index in 0..<bytes.count {
             output.append(Hex.digit(bytes[index] >> 4))

@@ -19,7 +19,10 @@ extension PipelineMachine {
         counters.revived += outcome.written.count
         for letter in outcome.written { interpreter.revive(letter) }
         for letter in outcome.unread {
-            if letter.operation == .clear {
+            // A letter of all a key's members, or of what was too large to be named.
+            let isOfKey =
+                letter.identity.member.isEmpty && interpreter.hasMembers(table: letter.table)
+            if letter.operation == .clear || isOfKey {
                 interpreter.readAgain(letter)
             } else {
                 lookAgain([letter.identity], table: letter.table)

@@ -202,7 +202,7 @@ extension Interpreter {
     mutating func restore(_ letter: DeadLetter) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         buffer.tables[table].rows[row].flags.insert(.setAside)
-        if mappings[table].type == .stream, letter.code == Misfit.Code.wrongType.rawValue {
+        if mappings[table].type == .stream {
             buffer.tables[table].rows[row].flags.insert(.mistyped)
         }
     }
@@ -211,6 +211,11 @@ extension Interpreter {
     mutating func revive(_ letter: DeadLetter) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         buffer.tables[table].rows[row].flags.remove(.setAside)
+    }
+
+    /// Whether a key has a row for each of its members in a table.
+    func hasMembers(table name: String) -> Bool {
+        mappings.contains { $0.name == name && !$0.isOneRowPerKey && $0.type != .stream }
     }
 
     /// Has the rows of a key read again that were not cleared.

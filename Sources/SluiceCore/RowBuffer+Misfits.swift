@@ -18,9 +18,10 @@ extension RowBuffer {
 
     // MARK: Keys of another type
 
-    /// Whether a key that is not of a table's type is another table's.
+    /// Whether a key that is not of a table's type is another table's, or nobody's.
     ///
-    /// Of a type that no table maps, the first table that maps the key is to say so.
+    /// The first table that maps the key is to say so when none maps its type. Types of modules are no
+    /// mistake: nobody maps them.
     func isOthers(_ key: Int, of table: Int, _ result: ReadResult) -> Bool {
         let bytes = tables[table].keys[key].bytes
         let sharing = tables.indices.filter {
@@ -28,9 +29,10 @@ extension RowBuffer {
                 && tables[$0].mapping.keys.matches(bytes.span)
         }
         guard sharing.count > 1 else { return false }
-        guard let name = result.typeName else { return true }
-        let isMapped = sharing.contains { tables[$0].mapping.type.name.utf8.elementsEqual(name) }
-        return isMapped || sharing.first != table
+        guard let name = result.typeName,
+            let type = RedisType.allCases.first(where: { $0.name.utf8.elementsEqual(name) })
+        else { return true }
+        return sharing.contains { tables[$0].mapping.type == type } || sharing.first != table
     }
 
     /// What a row of a key says that is of another type than its table maps.

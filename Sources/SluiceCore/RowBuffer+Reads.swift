@@ -26,7 +26,7 @@ extension RowBuffer {
             target: target,
             wantsDeadline: mapping.deadline != nil,
             wantsLastEntry: !isExact && mapping.type == .stream,
-            wantsType: table.sharesKeys,
+            wantsType: table.asksType,
         )
     }
 

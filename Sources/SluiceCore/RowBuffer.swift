@@ -54,9 +54,10 @@ struct RowBuffer: ~Copyable {
         let hasher = ByteHasher(seed: seed)
         tables = mappings.map { TableBuffer(mapping: $0, hasher: hasher) }
         for table in mappings.indices {
-            tables[table].sharesKeys = mappings.indices.contains {
-                $0 != table && mappings[$0].overlaps(mappings[table])
-            }
+            let types = Set(
+                mappings.indices.filter { $0 != table && mappings[$0].overlaps(mappings[table]) }
+                    .map { mappings[$0].type })
+            tables[table].asksType = (1..<RedisType.allCases.count - 1).contains(types.count)
         }
     }
 

@@ -6,8 +6,9 @@ struct TableBuffer {
     /// Whether a change of a row that is not known must read it: during a baseline, and while the
     /// table holds rows without a key.
     var readsUnknown = false
-    /// Whether other tables map some of its keys, if they are of another type.
-    var sharesKeys = false
+    /// Whether other tables map some of its keys, if they are of another type, and some types are
+    /// mapped by none.
+    var asksType = false
 
     /// Rows, keys and the whole table that outlived their keys since the last cut.
     var kept: [Int32: Kept] = [:]

@@ -11,7 +11,7 @@ package enum Allocator {
     /// What stays free at the heap's end, in bytes.
     private static let keptMax: Int32 = 1 << 20
 
-    /// To be called once, before there are threads.
+    /// To be called once, before much is allocated.
     ///
     /// By itself glibc maps ever fewer arrays as larger ones are freed, up to 32 MB, and what lies
     /// between others in the heap does not go back (measured: 994 MB resident with 512 MB allowed, and

@@ -48,7 +48,11 @@ public struct RestoredLetters {
         case .mark: try marks.append(letter.identity, mapping)
         case .merge, .clear: unread.append(letter)
         case .put, .append:
-            guard let value = letter.value else { return unread.append(letter) }
+            guard let value = letter.value else {
+                guard letter.operation == .append else { return unread.append(letter) }
+                // The stream goes on without it: only a person can say what becomes of it.
+                throw Misfit(Misfit.Code(rawValue: letter.code) ?? .tooLarge, letter.message)
+            }
             let cells = try Self.cells(value, mapping)
             if letter.operation == .put {
                 try puts.append(letter.identity, mapping, cells)

@@ -113,16 +113,8 @@ struct RedisGuards {
     private func backlog() async -> [Finding] {
         guard configuration.redis.capture.isExact,
             let size = info["repl_backlog_size"].flatMap(Int64.init),
-            let before = try? await reader.info(), let start = before.offset
+            let perMinute = await bytesPerMinute()
         else { return [] }
-        let clock = ContinuousClock()
-        let begin = clock.now
-        try? await clock.sleep(for: .seconds(1))
-        guard let now = try? await reader.info(), let end = now.offset else { return [] }
-        // Without a backlog nothing counts the stream's bytes; what clients send is about as much.
-        let arrived = now.inputBytes - before.inputBytes
-        let bytes = max(0, before.countsBytes ? end - start : arrived)
-        let perMinute = Int64(Double(bytes) * (.seconds(60) / (clock.now - begin)))
         let wanted = max(64 << 20, perMinute)
         guard size < wanted else { return [] }
         return [
@@ -134,6 +126,23 @@ struct RedisGuards {
                 "CONFIG SET repl-backlog-size \(max(256, wanted >> 19))mb; "
                     + "CONFIG SET repl-backlog-ttl 0")
         ]
+    }
+
+    // Where a replica attaches meanwhile, such as Sluice itself, it is measured once more.
+    private func bytesPerMinute() async -> Int64? {
+        let clock = ContinuousClock()
+        for _ in 0..<3 {
+            guard let before = try? await reader.info(), let start = before.offset else { break }
+            let begin = clock.now
+            try? await clock.sleep(for: .seconds(1))
+            guard let now = try? await reader.info(), let end = now.offset else { break }
+            guard before.countsBytes == now.countsBytes else { continue }
+            // Without a backlog nothing counts the stream's bytes; what clients send is about as much.
+            let arrived = now.inputBytes - before.inputBytes
+            let bytes = max(0, now.countsBytes ? end - start : arrived)
+            return Int64(Double(bytes) * (.seconds(60) / (clock.now - begin)))
+        }
+        return nil
     }
 
     private func sample() async -> [Finding] {

@@ -171,9 +171,11 @@ final class Bench: @unchecked Sendable {
     /// The rows that differ from Redis, but for those of keys that are set aside.
     func unexplained() async throws -> [Difference] {
         let digits = kind == .postgres ? "encode(key, 'hex')" : "hex(key)"
-        let letters = try query("SELECT \(digits) FROM sluice_dead_letters")
-        let setAside = Set(letters.map { Hex.bytes($0[0] ?? "") })
-        return try await differences().filter { !setAside.contains($0.identity.key) }
+        let letters = try query("SELECT table_name, \(digits) FROM sluice_dead_letters")
+        let setAside = letters.map { ($0[0], Hex.bytes($0[1] ?? "")) }
+        return try await differences().filter { found in
+            !setAside.contains { $0.0 == found.table && $0.1 == found.identity.key }
+        }
     }
 
     /// The rows that differ from Redis.

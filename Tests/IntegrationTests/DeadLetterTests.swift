@@ -174,6 +174,51 @@ struct DeadLetterTests {
         #expect(try bench.number("SELECT count(*) FROM events") == 4)
     }
 
+    @Test("a key of a type that none of the tables maps which share it is set aside in the first")
+    func shared() async throws {
+        let bench = try await Bench(
+            .sqlite,
+            tables: """
+                dead_letters: { retry_after: 1s }
+                tables:
+                  things: { keys: "x:<id>", hash: { n: integer } }
+                  logs: { keys: "x:<id>", stream: { id: entry, fields: fields } }
+                """)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        for command in ["HSET x:a n 1", "XADD x:b 1-1 f v", "SET x:c 1"] {
+            try await client.send(ServerTests.words(command))
+        }
+        func letters() throws -> [String] {
+            try bench.flush()
+            return try bench.query(
+                "SELECT table_name || ' ' || CAST(key AS TEXT) || ': ' || message "
+                    + "FROM sluice_dead_letters ORDER BY key"
+            ).compactMap { $0[0] }
+        }
+        func mistake(_ key: String) -> String {
+            "things \(key): expected a key of type hash, not string"
+        }
+        #expect(try letters() == [mistake("x:c")])
+        for key in ["x:a", "x:b"] { try await client.send("SET", key, "v") }
+        #expect(try letters() == ["x:a", "x:b", "x:c"].map(mistake))
+        // Tried again meanwhile, they are what they were.
+        try await Task.sleep(for: .seconds(2))
+        #expect(try letters() == ["x:a", "x:b", "x:c"].map(mistake))
+        try await client.sendAll([
+            ["DEL", "x:a", "x:b", "x:c"], ["XADD", "x:a", "2-1", "f", "v"],
+            ["HSET", "x:b", "n", "3"], ["HSET", "x:c", "n", "2"],
+        ])
+        let left = try letters()
+        #expect(left == [], "\(bench.sluice.log)")
+        #expect(
+            try bench.query("SELECT id, n FROM things ORDER BY id") == [["b", "3"], ["c", "2"]])
+        #expect(
+            try bench.query("SELECT id, entry FROM logs ORDER BY id") == [
+                ["a", "2-1"], ["b", "1-1"],
+            ])
+    }
+
     @Test("an entry that is too large is set aside under its own name, and the stream goes on")
     func largeEntry() async throws {
         let bench = try await Bench(.sqlite, tables: Self.patient)
@@ -196,6 +241,14 @@ struct DeadLetterTests {
             ])
         #expect(
             try bench.query("SELECT event_id, n FROM events") == [["1-2", "2"], ["1-4", "4"]])
+        // It is no row again by being tried.
+        let retried = try bench.sluice.command("dead-letters", "retry")
+        #expect(retried.code == 65, "\(retried.output)")
+        try bench.flush()
+        #expect(try bench.number("SELECT count(*) FROM sluice_dead_letters") == 2)
+        #expect(try bench.number("SELECT count(*) FROM events") == 2)
+        #expect(try bench.sluice.command("dead-letters", "discard", "--yes").code == 0)
+        #expect(try bench.number("SELECT count(*) FROM sluice_dead_letters") == 0)
     }
 
     @Test("a key whose name does not fit makes one dead letter, which goes with the key")
