@@ -6,7 +6,7 @@ enum CommandName: CaseIterable {
     case xadd, xdel, xtrim, xsetid, xgroup, xclaim, xack, xdelex, xackdel
     case del, unlink, getdel, delifeq, delex
     case pexpireat, expireat, persist
-    case flushall, flushdb, swapdb, copy, move, sort
+    case flushall, flushdb, swapdb, copy, move, rename, renamenx, sort
     case select, multi, exec, ping, replconf, publish, spublish, function, script
 }
 

@@ -106,6 +106,7 @@ struct Interpreter: ~Copyable {
         case .pexpireat: expire(bytes, arguments, unit: 1, at: offset)
         case .expireat: expire(bytes, arguments, unit: 1_000, at: offset)
         case .persist: expire(bytes, arguments, unit: nil, at: offset)
+        case .rename, .renamenx: rename(bytes, arguments, at: offset)
         case .flushdb: return .flushed(database: current)
         case .sort: sort(bytes, arguments, at: offset)
         // Append-only tables keep their rows, and groups have none.
@@ -247,8 +248,9 @@ struct Interpreter: ~Copyable {
     // HPEXPIREAT, HSETEX, HGETEX, and values that bring deadlines of their fields with them.
     private mutating func noteFieldDeadlines(_ name: borrowing Span<UInt8>) {
         guard !buffer.mayFieldsExpire, name.count > 0 else { return }
-        let first = name[0].lowercasedASCII
-        if first == UInt8(ascii: "h") || first == UInt8(ascii: "r") {
+        if name[0].lowercasedASCII == UInt8(ascii: "h") || name.isWord("restore")
+            || name.isWord("restore-asking")
+        {
             buffer.mayFieldsExpire = true
         }
     }
@@ -280,6 +282,18 @@ struct Interpreter: ~Copyable {
             }
             index += 1
         }
+    }
+
+    // The application removed the old name; what has the new one is read.
+    private mutating func rename(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
+    ) {
+        guard arguments.count == 3 else { return applyUnknown(bytes, arguments, at: offset) }
+        let new = Bytes(copying: bytes.extracting(arguments[2]))
+        if !new.equals(bytes.extracting(arguments[1])) {
+            deleteKey(bytes.extracting(arguments[1]), at: offset, .deleted)
+        }
+        makeOpaque(new.span, at: offset)
     }
 
     private mutating func crossDatabase(

@@ -166,6 +166,39 @@ struct CauseTests {
         try await bench.expectEqual()
     }
 
+    @Test("a key that is renamed takes its rows along", arguments: ServerKind.supported)
+    func renamed(kind: ServerKind) async throws {
+        let bench = try await Bench(.sqlite, tables: Self.tables, server: kind)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        func write(_ id: String) async throws {
+            try await client.sendAll([
+                ["SET", "c:\(id)", "5"], ["HSET", "h:\(id)", "user", "7", "x", "y"],
+                ["ZADD", "z:\(id)", "1", "m"], ["SADD", "s:\(id)", "m"],
+            ])
+        }
+        func rename(_ command: String, _ old: String, _ new: String) async throws {
+            try await client.sendAll(
+                ["c", "h", "z", "s"].map { [command, "\($0):\(old)", "\($0):\(new)"] })
+        }
+        // What is in the database, and what is not yet; over what is there, and over nothing.
+        for id in ["a", "b", "target"] { try await write(id) }
+        try bench.flush()
+        try await rename("RENAME", "a", "target")
+        try await rename("RENAMENX", "b", "free")
+        try await rename("RENAMENX", "target", "free")
+        try await write("new")
+        try await rename("RENAME", "new", "other")
+        try bench.flush()
+        for table in ["counters", "sessions", "scores", "tags"] {
+            let ids = try bench.query("SELECT id FROM \(table) ORDER BY id")
+            #expect(ids == [["free"], ["other"], ["target"]], "\(kind), \(table)")
+        }
+        try await bench.expectEqual("\(kind)")
+        #expect(await bench.counter("setAside") == 0)
+        #expect(await bench.counter("doubtful") == 0)
+    }
+
     @Test(
         "a hash that its fields' deadlines emptied keeps its row; the application's HDEL removes it",
         arguments: [ServerKind.supported[1], ServerKind.supported[2]])
