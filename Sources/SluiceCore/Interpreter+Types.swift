@@ -77,8 +77,8 @@ extension Interpreter {
         _ key: borrowing Span<UInt8>, _ value: borrowing Span<UInt8>, deadline: Int64?,
         keepsDeadline: Bool, at offset: Int64,
     ) {
-        leaveOtherTypes(key, at: offset)
         guard let table = table(of: .string, key, at: offset) else { return }
+        leaveOtherTypes(key, at: offset)
         let slot = buffer.tables[table].key(key)
         let row = Int(buffer.tables[table].keys[slot].first)
         guard offset > buffer.tables[table].rows[row].readOffset else {

@@ -148,10 +148,8 @@ struct Interpreter: ~Copyable {
     }
 
     /// Makes the rows of a key opaque in each table that maps it.
-    mutating func makeOpaque(
-        _ key: borrowing Span<UInt8>, at offset: Int64, except: RedisType? = nil,
-    ) {
-        for table in patterns.indices where types[table] != except && maps(table, key) {
+    mutating func makeOpaque(_ key: borrowing Span<UInt8>, at offset: Int64) {
+        for table in patterns.indices where maps(table, key) {
             let slot = buffer.tables[table].key(key)
             let row = Int(buffer.tables[table].keys[slot].first)
             if mappings[table].isOneRowPerKey {
@@ -231,7 +229,10 @@ struct Interpreter: ~Copyable {
     /// A key that a string is put to is of no other type any more.
     @inline(__always)
     mutating func leaveOtherTypes(_ key: borrowing Span<UInt8>, at offset: Int64) {
-        if overlaps { makeOpaque(key, at: offset, except: .string) }
+        guard overlaps else { return }
+        for table in patterns.indices where types[table] != .string && maps(table, key) {
+            buffer.leave(table, key: buffer.tables[table].key(key), at: offset)
+        }
     }
 
     // MARK: Commands that say nothing of their effect

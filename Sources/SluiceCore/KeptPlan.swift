@@ -35,12 +35,18 @@ package struct KeptPlan {
             + changes.swept.identities + changes.sweptKeys.identities
     }
 
+    /// The keys of which a sink must look up every remembered row.
+    package static func keysInQuestion(_ changes: TableChanges) -> [RowIdentity] {
+        changes.sweptKeys.identities
+    }
+
     /// Plans.
     ///
     /// - Parameters:
     ///   - changes: The batch's changes of the table.
     ///   - mapping: The table.
-    ///   - known: The remembered rows among ``questions(_:)``, their keys and the table.
+    ///   - known: The remembered rows among ``questions(_:)``, their keys and the table, and those of
+    ///     ``keysInQuestion(_:)``.
     package init(
         _ changes: TableChanges, mapping: TableMapping, known: [RowIdentity: Kept],
     ) {
@@ -148,8 +154,11 @@ package struct KeptPlan {
         let gone = rows.identities.indices.filter { index in
             let row = rows.identities[index]
             guard keptNow[row] == nil else { return false }
-            let state = state(row)
-            return state == nil || state == .doubtful && changes.sweepsDoubtful
+            return switch state(row) {
+            case nil, .ended, .back: true
+            case .doubtful: changes.sweepsDoubtful
+            case .gone: false
+            }
         }
         for row in gone {
             switch policy(isUnknown: changes.sweptIsUnknown[row]) {
@@ -170,8 +179,12 @@ package struct KeptPlan {
     private mutating func resolveSweptKeys() {
         let keys = changes.sweptKeys
         for (index, key) in keys.identities.enumerated() where keptNow[key] == nil {
-            let state = known[key] ?? known[RowIdentity(key: [])] ?? .ended
-            guard state == .ended else { continue }
+            let table = RowIdentity(key: [])
+            let state = keptNow[table] ?? known[key] ?? known[table] ?? .ended
+            guard state == .ended else {
+                removeReturned(key.key, isUnknown: changes.sweptKeysIsUnknown[index])
+                continue
+            }
             switch policy(isUnknown: changes.sweptKeysIsUnknown[index]) {
             case .keep: continue
             case .delete: changes.clears.append(keys, index)
@@ -181,6 +194,20 @@ package struct KeptPlan {
         }
         changes.sweptKeys = keys.selecting([])
         changes.sweptKeysIsUnknown = []
+    }
+
+    // Of a key whose rows outlived it, those go that came back with it since.
+    private mutating func removeReturned(_ key: Bytes, isUnknown: Bool) {
+        let policy = policy(isUnknown: isUnknown)
+        guard policy != .keep else { return }
+        for (row, state) in known where row.key == key && (state == .ended || state == .back) {
+            guard keptNow[row] == nil, !row.member.isEmpty else { continue }
+            if policy == .delete {
+                try? changes.removes.append(row, mapping)
+            } else {
+                try? changes.marks.append(row, mapping)
+            }
+        }
     }
 
     private mutating func resolve(_ merge: Merge) {

@@ -83,11 +83,7 @@ extension RowBuffer {
         case .wrongType:
             let key = Int(tables[table].rows[row].key)
             if isOthers(key, of: table, result) {
-                if tables[table].rows[row].flags.contains(.swept) {
-                    sweepOut(table, row)
-                } else {
-                    remove(table, row, .deleted)
-                }
+                leave(table, row)
             } else {
                 leaveOpaque(table, row)
                 tables[table].rows[row].shape = .untouched
@@ -165,7 +161,8 @@ extension RowBuffer {
         case .single, .entries, .elements: preconditionFailure("a key is read page by page")
         }
         let isMissing = members.isEmpty && result.value != .wrongType
-        let isBaseline = tables[table].keys[key].flags.contains(.baseline)
+        let flags = tables[table].keys[key].flags
+        let isBaseline = flags.contains(.baseline)
         leaveOpaque(table, key: key)
         tables[table].keys[key].readOffset = offset
         tables[table].keys[key].readUntil = offset
@@ -178,13 +175,14 @@ extension RowBuffer {
             setAside(table, key: key, wrongType(table, result))
         }
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
+        if result.value == .wrongType { sweepWhatIsCleared(table, key, before: flags) }
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in
             let isSeen = buffer.tables[table].rows[row].readOffset == offset
             let shape = buffer.tables[table].rows[row].shape
-            guard !isSeen, shape != .absent, buffer.tables[table].rows[row].misfit == nil else {
-                return
-            }
+            guard !isSeen, shape != .absent, buffer.tables[table].rows[row].misfit == nil,
+                !buffer.tables[table].rows[row].flags.contains(.gone)
+            else { return }
             // A baseline only reports what it does not find; what the stream put may go.
             if isBaseline, shape == .untouched { return }
             buffer.remove(table, row, .deleted)

@@ -284,7 +284,8 @@ extension RowBuffer {
         for item in items { resolveMissing(item) }
     }
 
-    private mutating func resolveMissing(_ item: Opaque) {
+    /// A row or key that was found missing went by a change that emptied it.
+    mutating func resolveMissing(_ item: Opaque) {
         if let row = item.row {
             guard tables[item.table].rows[row].shape == .missing,
                 Int(tables[item.table].rows[row].key) == item.key

@@ -83,7 +83,8 @@ struct TableCut {
         case .update: try merge(identity, cells, isUpsert: false)
         case .absent: try? changes.removes.append(identity, mapping)
         case .untouched where table.rows[row].flags.contains(.swept):
-            try changes.swept.append(identity, mapping)
+            // No row has a name that does not fit.
+            guard (try? changes.swept.append(identity, mapping)) != nil else { return }
             changes.sweptIsUnknown.append(table.rows[row].flags.contains(.unknown))
         case .untouched, .opaque, .missing: break
         }

@@ -10,6 +10,8 @@ struct PostgresKept {
         var known: [RowIdentity: Kept] = [:]
         if mapping.canKeep, try hasAny(mapping) {
             known = try look(up: KeptPlan.questions(changes), mapping)
+            let all = try lookUpAll(of: KeptPlan.keysInQuestion(changes), mapping)
+            known.merge(all) { $1 }
         }
         return KeptPlan(changes, mapping: mapping, known: known)
     }
@@ -26,11 +28,27 @@ struct PostgresKept {
         up rows: [RowIdentity], _ mapping: TableMapping,
     ) throws(SinkError) -> [RowIdentity: Kept] {
         let names = Self.arrays(rows + [RowIdentity(key: [])])
+        return try select(
+            """
+            key = ANY($3::bytea[]) AND (member = ''
+                OR (key, member) IN (SELECT * FROM unnest($3::bytea[], $4::bytea[])))
+            """, names, mapping)
+    }
+
+    private func lookUpAll(
+        of keys: [RowIdentity], _ mapping: TableMapping,
+    ) throws(SinkError) -> [RowIdentity: Kept] {
+        guard !keys.isEmpty else { return [:] }
+        return try select("key = ANY($3::bytea[])", [Self.arrays(keys)[0]], mapping)
+    }
+
+    private func select(
+        _ condition: String, _ names: [PostgresConnection.Parameter], _ mapping: TableMapping,
+    ) throws(SinkError) -> [RowIdentity: Kept] {
         let result = try connection.run(
             """
             SELECT encode(key, 'hex'), encode(member, 'hex'), state FROM sluice_kept
-            WHERE source = $1 AND table_name = $2 AND key = ANY($3::bytea[]) AND (member = ''
-                OR (key, member) IN (SELECT * FROM unnest($3::bytea[], $4::bytea[])))
+            WHERE source = $1 AND table_name = $2 AND \(condition)
             """, [.text(source), .text(mapping.name)] + names)
         var known: [RowIdentity: Kept] = [:]
         for row in result.rows {

@@ -12,6 +12,9 @@ struct SQLiteKept {
         var known: [RowIdentity: Kept] = [:]
         if mapping.canKeep, try hasAny(mapping) {
             known = try look(up: KeptPlan.questions(changes), mapping)
+            for key in KeptPlan.keysInQuestion(changes) {
+                try lookUpAll(of: key.key, mapping, into: &known)
+            }
         }
         return KeptPlan(changes, mapping: mapping, known: known)
     }
@@ -21,6 +24,20 @@ struct SQLiteKept {
             database,
             sql: "SELECT 1 FROM sluice_kept WHERE source = ? AND table_name = ? LIMIT 1",
             arguments: [source, mapping.name]) != nil
+    }
+
+    private func lookUpAll(
+        of key: Bytes, _ mapping: TableMapping, into known: inout [RowIdentity: Kept],
+    ) throws {
+        let statement = try database.cachedStatement(
+            sql: """
+                SELECT member, state FROM sluice_kept
+                WHERE source = ? AND table_name = ? AND key = ?
+                """)
+        let arguments: StatementArguments = [source, mapping.name, Data(key)]
+        for row in try Row.fetchAll(statement, arguments: arguments) {
+            known[Self.identity(row, of: key)] = Self.state(row)
+        }
     }
 
     /// Those of some rows, their keys and the table that are remembered.
@@ -38,13 +55,17 @@ struct SQLiteKept {
                     source, mapping.name, Data(identity.key), Data(identity.member),
                 ])
             for row in found {
-                let member = Array((row["member"] as Data?) ?? Data())
-                known[RowIdentity(key: identity.key, member: member)] = Kept(
-                    rawValue: UInt8(row["state"] as Int))
+                known[Self.identity(row, of: identity.key)] = Self.state(row)
             }
         }
         return known
     }
+
+    private static func identity(_ row: Row, of key: Bytes) -> RowIdentity {
+        RowIdentity(key: key, member: Array((row["member"] as Data?) ?? Data()))
+    }
+
+    private static func state(_ row: Row) -> Kept? { Kept(rawValue: UInt8(row["state"] as Int)) }
 
     /// Remembers and forgets.
     func write(_ notes: [KeptPlan.Note], _ mapping: TableMapping) throws {

@@ -31,10 +31,10 @@ struct CaptureTests {
         try bench.flush()
         try bench.flush()
         try await write("DEL", "c:0")
-        try await client.send("PEXPIRE", "c:1", "1")
+        try await client.send("PEXPIRE", "c:1", "20")
         try bench.flush()
         // Removed after it came back, while its end is not looked at yet.
-        try await write("PEXPIRE", "c:2", "1")
+        try await write("PEXPIRE", "c:2", "20")
         let isGone = await Eventually.holds {
             (try? await client.send("EXISTS", "c:1", "c:2")) == ["0"]
         }

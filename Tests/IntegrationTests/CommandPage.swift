@@ -37,9 +37,8 @@ struct CommandPage {
             nothing is read back. *read*: the row is read back at an exact offset before it is committed. *both*: it
             depends on the arguments or on what is known of the row. A dash: the server does not have the command.
 
-            The mirror is the hardest case: any key may be any table's. A `SET` may end a value of another type, so the other
-            tables' rows are read; its strings are bytes, so it reads after `INCR`. With tables whose keys are theirs alone, `SET`
-            and, on an `integer` column, the INCR family are taken from the stream. A command that does not stand here is read, by
+            The mirror is the hardest case: any key may be any table's, and its strings are bytes, so it reads after `INCR`. On
+            an `integer` column the INCR family is taken from the stream. A command that does not stand here is read, by
             the server's own description of it.
 
             | command | \(kinds.joined(separator: " | ")) |

@@ -90,7 +90,7 @@ struct DeadLetterTests {
             let exported = try bench.sluice.command("dead-letters", "export")
             #expect(exported.output.split(separator: "\n").count == 3, "\(exported.output)")
 
-            try await client.send("PEXPIRE", "c:a", "1")
+            try await client.send("PEXPIRE", "c:a", "20")
             let isGone = await Eventually.holds {
                 (try? await client.send("EXISTS", "c:a")) == ["0"]
             }

@@ -186,7 +186,7 @@ struct GuaranteeTests {
         try await admin.send("ACL", "SETUSER", "sluice", "+zscan")
         #expect(try sluice.command("flush").code == 0)
         // Why a key went is learnt with these permissions too.
-        try await admin.sendAll([["DEL", "c:b"], ["PEXPIRE", "c:a", "1"]])
+        try await admin.sendAll([["DEL", "c:b"], ["PEXPIRE", "c:a", "20"]])
         let isGone = await Eventually.holds { (try? await admin.send("EXISTS", "c:a")) == ["0"] }
         #expect(isGone)
         #expect(try sluice.command("flush").code == 0)

@@ -59,7 +59,7 @@ struct SeveralDatabasesTests {
         #expect(try bench.query("SELECT points FROM scores_of_five WHERE id = 'tx'") == [["3.0"]])
 
         // What went by itself in one database is no deletion by the application in the other.
-        try await client.send("SET", "c:tx", "9", "PX", "1")
+        try await client.send("SET", "c:tx", "9", "PX", "20")
         try await client.send("SELECT", "0")
         try await client.send("DEL", "c:tx")
         let isGone = await Eventually.holds {

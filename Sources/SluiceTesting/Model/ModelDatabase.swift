@@ -100,6 +100,9 @@ public struct ModelDatabase {
         for row in KeptPlan.questions(taken) + [RowIdentity(key: [])] {
             for name in [row, RowIdentity(key: row.key)] { known[name] = kept[table][name] }
         }
+        for key in KeptPlan.keysInQuestion(taken) {
+            for (row, state) in kept[table] where row.key == key.key { known[row] = state }
+        }
         let plan = KeptPlan(taken, mapping: mapping, known: known)
         for reset in plan.resets { apply(reset, table) }
         for note in plan.notes { apply(note, table) }

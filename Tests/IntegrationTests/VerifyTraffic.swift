@@ -1,0 +1,87 @@
+import Foundation
+import SluiceTesting
+
+/// Commands of all kinds on a few rows, as fast as Redis takes them.
+final class VerifyTraffic: Sendable {
+    private let task: Task<Void, Never>
+
+    init(_ redis: RedisServer) {
+        task = Task {
+            guard let client = try? await redis.connect() else { return }
+            defer { client.close() }
+            var random = SplitMix64(seed: 5)
+            while !Task.isCancelled {
+                var commands: [[String]] = []
+                for index in 0..<50 {
+                    commands.append(["INCR", "c:\(index)"])
+                    commands.append(["ZINCRBY", "z:a", "1", "p\(index)"])
+                }
+                let number = "\(random.pick(0..<9))"
+                commands += [
+                    ["HINCRBY", "session:1", "user_id", "1"], ["APPEND", "t:busy", "x"],
+                    ["SET", "t:short\(number)", "v", "PX", "2"],
+                    ["XADD", "e:a", "MAXLEN", "~", "1000", "*", "n", number],
+                    ["HSET", "session:\(number)", "cart", "{}", "extra", number],
+                    ["HPEXPIRE", "session:\(number)", "2", "FIELDS", "1", "extra"],
+                    ["SADD", "s:a", number], ["SPOP", "s:a"], ["RPUSH", "l:b", number],
+                    ["LTRIM", "l:b", "0", "20"], ["SET", "t:busy", ""],
+                ]
+                _ = try? await client.sendAll(commands)
+                try? await Task.sleep(for: .milliseconds(1))
+            }
+        }
+    }
+
+    func stop() async {
+        task.cancel()
+        await task.value
+    }
+}
+
+/// Sends commands of the conformance cases at random.
+final class RandomCommands: Sendable {
+    private let client: RedisClient
+    private let commands: [String]
+    private let seed: UInt64
+
+    static func clients(
+        _ redis: RedisServer, count: Int, seed: UInt64,
+    ) async throws -> [RandomCommands] {
+        // Commands that wait would hold up the test, and a flush leaves little to compare.
+        let unwanted = ["BL", "BR", "BZ", "FLUSH", "PUBLISH", "SPUBLISH", "SCRIPT"]
+        let commands = try ServerTests.cases().flatMap { line in
+            line.replacing("]", with: "").components(separatedBy: "[after ")
+                .flatMap { $0.components(separatedBy: " | ") }
+        }.filter { command in !unwanted.contains { command.hasPrefix($0) } }
+        var clients: [RandomCommands] = []
+        for index in 0..<count {
+            clients.append(
+                RandomCommands(
+                    client: try await redis.connect(), commands: commands,
+                    seed: seed &+ UInt64(index)))
+        }
+        return clients
+    }
+
+    private init(client: RedisClient, commands: [String], seed: UInt64) {
+        self.client = client
+        self.commands = commands
+        self.seed = seed
+    }
+
+    func run(steps: Int) async throws {
+        var random = SplitMix64(seed: seed)
+        for step in 0..<steps {
+            if step % 10 == 9 {
+                let key = ["k", "h", "l", "s", "z", "d"][random.pick(0..<6)]
+                try await client.send("PEXPIRE", key, "\(random.pick(1..<40))")
+            }
+            let count = random.oneIn(5) ? random.pick(2..<6) : 1
+            var chosen = (0..<count).map { _ in
+                ServerTests.words(commands[random.pick(0..<commands.count)])
+            }
+            if count > 1 { chosen = [["MULTI"]] + chosen + [["EXEC"]] }
+            try await client.sendAll(chosen)
+        }
+    }
+}
