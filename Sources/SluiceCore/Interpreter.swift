@@ -166,11 +166,14 @@ struct Interpreter: ~Copyable {
 
     /// Removes a key.
     ///
-    /// - Parameter cause: Why it went, or nil when nobody knows.
+    /// - Parameters:
+    ///   - cause: Why it went, or nil when nobody knows.
+    ///   - type: What it is from now on.
     mutating func deleteKey(
         _ key: borrowing Span<UInt8>, at offset: Int64, _ cause: RemovalCause?,
+        except type: RedisType? = nil,
     ) {
-        for table in patterns.indices where maps(table, key) {
+        for table in patterns.indices where types[table] != type && maps(table, key) {
             guard types[table] != .stream else {
                 if let slot = buffer.tables[table].findKey(key) {
                     buffer.endMistyped(table, key: slot, at: offset)
@@ -200,6 +203,10 @@ struct Interpreter: ~Copyable {
                 guard offset > state.readOffset || isMissing else { continue }
                 if isMissing { buffer.tables[table].keys[slot].readOffset = .min }
                 buffer.clear(table, slot, at: offset, policy)
+                let isKept = policy.map { mappings[table].removal[$0] == .keep } ?? true
+                if isKept, isMissing, !state.flags.contains(.baseline) {
+                    buffer.vanish(table, slot)
+                }
             }
         }
     }
@@ -226,13 +233,10 @@ struct Interpreter: ~Copyable {
         return buffer.isCurrent(table, row: row, at: offset) ? row : nil
     }
 
-    /// A key that a string is put to is of no other type any more.
+    /// A string that is put to a key removes what was there of another type.
     @inline(__always)
     mutating func leaveOtherTypes(_ key: borrowing Span<UInt8>, at offset: Int64) {
-        guard overlaps else { return }
-        for table in patterns.indices where types[table] != .string && maps(table, key) {
-            buffer.leave(table, key: buffer.tables[table].key(key), at: offset)
-        }
+        if overlaps { deleteKey(key, at: offset, .deleted, except: .string) }
     }
 
     // MARK: Commands that say nothing of their effect

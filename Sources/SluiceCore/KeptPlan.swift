@@ -30,12 +30,12 @@ package struct KeptPlan {
     /// they belong to.
     package static func questions(_ changes: TableChanges) -> [RowIdentity] {
         var rows = changes.puts.identities + changes.spared.identities
-        for merge in changes.merges where merge.isUpsert { rows += merge.rows.identities }
+        for merge in changes.merges { rows += merge.rows.identities }
         return rows + changes.removes.identities + changes.marks.identities
             + changes.swept.identities + changes.sweptKeys.identities
     }
 
-    /// The keys of which a sink must look up every remembered row.
+    /// The keys of which a sink must look up one row that came back since they were gone, if any did.
     package static func keysInQuestion(_ changes: TableChanges) -> [RowIdentity] {
         changes.sweptKeys.identities
     }
@@ -45,11 +45,13 @@ package struct KeptPlan {
     /// - Parameters:
     ///   - changes: The batch's changes of the table.
     ///   - mapping: The table.
-    ///   - known: The remembered rows among ``questions(_:)``, their keys and the table, and those of
-    ///     ``keysInQuestion(_:)``.
+    ///   - known: The remembered rows among ``questions(_:)``, their keys and the table, and one row of
+    ///     each of ``keysInQuestion(_:)`` that came back.
     package init(
         _ changes: TableChanges, mapping: TableMapping, known: [RowIdentity: Kept],
     ) {
+        var changes = changes
+        changes.keepSweptBeforeFlush(mapping, known: known)
         self.changes = changes
         self.mapping = mapping
         self.known = known
@@ -64,6 +66,7 @@ package struct KeptPlan {
         for index in changes.merges.indices where changes.merges[index].isUpsert {
             resolve(changes.merges[index])
         }
+        leaveOutlived()
         for row in self.changes.removes.identities + self.changes.marks.identities { end(row) }
         noteKept { !$0.isWide(mapping) }
     }
@@ -153,7 +156,7 @@ package struct KeptPlan {
         let rows = changes.swept
         let gone = rows.identities.indices.filter { index in
             let row = rows.identities[index]
-            guard keptNow[row] == nil else { return false }
+            if let now = keptNow[row] { return now == .ended }
             return switch state(row) {
             case nil, .ended, .back: true
             case .doubtful: changes.sweepsDoubtful
@@ -178,11 +181,11 @@ package struct KeptPlan {
 
     private mutating func resolveSweptKeys() {
         let keys = changes.sweptKeys
-        for (index, key) in keys.identities.enumerated() where keptNow[key] == nil {
-            let table = RowIdentity(key: [])
-            let state = keptNow[table] ?? known[key] ?? known[table] ?? .ended
-            guard state == .ended else {
-                removeReturned(key.key, isUnknown: changes.sweptKeysIsUnknown[index])
+        guard keys.count > 0 else { return }
+        let returned = known.returnedKeys
+        for (index, key) in keys.identities.enumerated() {
+            let wide = keptNow[key] ?? keptNow[RowIdentity(key: [])]
+            guard wide.map({ $0 == .ended }) ?? !known.hasOutlived(key, returned: returned) else {
                 continue
             }
             switch policy(isUnknown: changes.sweptKeysIsUnknown[index]) {
@@ -194,20 +197,6 @@ package struct KeptPlan {
         }
         changes.sweptKeys = keys.selecting([])
         changes.sweptKeysIsUnknown = []
-    }
-
-    // Of a key whose rows outlived it, those go that came back with it since.
-    private mutating func removeReturned(_ key: Bytes, isUnknown: Bool) {
-        let policy = policy(isUnknown: isUnknown)
-        guard policy != .keep else { return }
-        for (row, state) in known where row.key == key && (state == .ended || state == .back) {
-            guard keptNow[row] == nil, !row.member.isEmpty else { continue }
-            if policy == .delete {
-                try? changes.removes.append(row, mapping)
-            } else {
-                try? changes.marks.append(row, mapping)
-            }
-        }
     }
 
     private mutating func resolve(_ merge: Merge) {
@@ -246,6 +235,19 @@ package struct KeptPlan {
         notes.append(.remember(KeptRow(identity: row, state: state)))
     }
 
+    // The deadline of another type's key is not that of a row that outlived its own.
+    private mutating func leaveOutlived() {
+        for index in changes.merges.indices where !changes.merges[index].isUpsert {
+            let rows = changes.merges[index].rows
+            let own = rows.identities.indices.filter { row in
+                let state = stateBefore(rows.identities[row])
+                return state != .gone && state != .doubtful
+            }
+            if own.count < rows.count { changes.merges[index].rows = rows.selecting(own) }
+        }
+        changes.merges.removeAll { $0.rows.count == 0 }
+    }
+
     private mutating func reset(_ merge: Merge, _ rows: [Int], _ columns: [Int]) {
         guard !rows.isEmpty, !columns.isEmpty else { return }
         var reset = Merge(
@@ -276,7 +278,48 @@ extension KeptRow {
     }
 }
 
+extension [RowIdentity: Kept] {
+    /// The keys of which a row came back since they were gone.
+    fileprivate var returnedKeys: Set<Bytes> {
+        Set(filter { $1 == .ended || $1 == .back }.map(\.key.key))
+    }
+
+    /// Whether the rows of a key outlived it. A row that came back says that the key did.
+    fileprivate func hasOutlived(_ key: RowIdentity, returned: Set<Bytes>) -> Bool {
+        switch self[key] ?? self[RowIdentity(key: [])] {
+        case nil, .ended: false
+        case .gone, .doubtful, .back: !returned.contains(key.key)
+        }
+    }
+}
+
 extension TableChanges {
+    /// Of rows and keys that were swept and then stood out of a flush that keeps rows (``Kept/ended``),
+    /// those stay as they were that had outlived their keys before.
+    fileprivate mutating func keepSweptBeforeFlush(
+        _ mapping: TableMapping, known: [RowIdentity: Kept],
+    ) {
+        let rows = Set(swept.identities)
+        let keys = Set(sweptKeys.identities)
+        guard !rows.isEmpty || !keys.isEmpty else { return }
+        let returned = known.returnedKeys
+        for index in kept.indices where kept[index].state == .ended {
+            let identity = kept[index].identity
+            if keys.contains(identity), known.hasOutlived(identity, returned: returned) {
+                kept[index] = KeptRow(
+                    identity: identity, state: known[identity] ?? .gone)
+            } else if rows.contains(identity) {
+                let wide = mapping.isOneRowPerKey ? nil : known[RowIdentity(key: identity.key)]
+                switch known[identity] ?? wide ?? known[RowIdentity(key: [])] {
+                case .gone: kept[index] = KeptRow(identity: identity, state: .gone)
+                case .doubtful where !sweepsDoubtful:
+                    kept[index] = KeptRow(identity: identity, state: .doubtful)
+                case .doubtful, .back, .ended, nil: break
+                }
+            }
+        }
+    }
+
     /// Writes the spared rows as all others.
     fileprivate mutating func mergeSpared() {
         for index in spared.identities.indices { puts.append(spared, index) }

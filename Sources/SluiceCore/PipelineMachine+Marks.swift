@@ -44,9 +44,9 @@ extension PipelineMachine {
         for mark in marks {
             // A name may be that of another database's key, and a command may have done nothing: whether
             // the key was there to be removed, only one that was read before says.
-            let isTelling = interpreter.isPresent(mark)
             if interpreter.needsCause(mark) {
-                suspects[mark.name, default: Suspect()].note(since: isTelling ? mark.since : nil)
+                suspects[mark.name, default: Suspect()].note(
+                    since: mark.since, telling: interpreter.tables(having: mark))
             }
             interpreter.note(mark, at: position.offset)
         }
@@ -107,7 +107,14 @@ extension PipelineMachine {
             let suspect = suspects[name] ?? Suspect()
             let mayHide = mapping.type == .hash && interpreter.buffer.mayFieldsExpire
             interpreter.buffer.resolveMissing(
-                item, suspect.verdict(mapping.removal, reliableSince: since, mayHide: mayHide))
+                item,
+                suspect.verdict(
+                    item.table, mapping.removal, reliableSince: since, mayHide: mayHide))
+        }
+        // A table that shares the name may have read it before it went.
+        lateEvents += heard.filter { event in
+            let mark = Mark(key: event.key, database: event.database)
+            return missing.contains(mark.name) && !interpreter.tables(having: mark).isEmpty
         }
         // Events of keys that are there or come back are of no use once all were looked at.
         if interpreter.buffer.opaqueCount == 0 { suspects = [:] }
@@ -153,16 +160,16 @@ extension PipelineMachine {
 
 /// What is known of a key that may have gone.
 struct Suspect {
-    /// When it was first changed since it was read last, as the server counts.
-    private var since: Int64?
+    /// When it was first changed since it was read last, as the server counts, by the tables that had it.
+    private var since: [Int: Int64] = [:]
     private var isMarked = false
     private var expired = 0
     private var evicted = 0
 
-    mutating func note(since: Int64?) {
+    mutating func note(since: Int64?, telling tables: [Int]) {
         isMarked = true
         guard let since else { return }
-        self.since = min(self.since ?? since, since)
+        for table in tables { self.since[table] = min(self.since[table] ?? since, since) }
     }
 
     mutating func note(_ cause: RemovalCause) {
@@ -172,11 +179,12 @@ struct Suspect {
 
     /// Why the key went, or nil when that is in doubt.
     func verdict(
-        _ removal: RemovalPolicies, reliableSince: Int64?, mayHide: Bool,
+        _ table: Int, _ removal: RemovalPolicies, reliableSince: Int64?, mayHide: Bool,
     ) -> RemovalCause? {
         if expired + evicted == 0 {
             // Only who listened all the time knows that it did not go by itself.
-            guard let reliableSince, let since, since >= reliableSince else { return .unknown }
+            guard let reliableSince, let since = since[table], since >= reliableSince
+            else { return .unknown }
             return mayHide ? nil : .deleted
         }
         guard expired == 0 || evicted == 0 else { return nil }
@@ -202,9 +210,9 @@ extension Interpreter {
         }
     }
 
-    /// Whether some row of a key was read and is there, as far as is known.
-    func isPresent(_ mark: Mark) -> Bool {
-        mappings.indices.contains { table in
+    /// The tables of which some row of a key was read and is there, as far as is known.
+    func tables(having mark: Mark) -> [Int] {
+        mappings.indices.filter { table in
             guard mappings[table].database == mark.database,
                 mappings[table].keys.matches(mark.key.span),
                 let key = buffer.tables[table].findKey(mark.key.span)

@@ -57,6 +57,8 @@ struct Row {
         static let unknown = Flags(rawValue: 512)
         /// With ``setAside``, or about to be: a stream's key that is of another type.
         static let mistyped = Flags(rawValue: 1024)
+        /// Its key was read, and was of another type.
+        static let others = Flags(rawValue: 2048)
     }
 
     var member: Bytes = []

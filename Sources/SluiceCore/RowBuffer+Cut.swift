@@ -35,7 +35,13 @@ extension RowBuffer {
         guard tables[table].rows[row].flags.contains(.dirty) else { return }
         tables[table].rows[row].flags.remove(.dirty)
         let shape = tables[table].rows[row].shape
-        guard shape != .opaque, shape != .missing else { return }
+        guard shape != .opaque, shape != .missing else {
+            let key = Int(tables[table].rows[row].key)
+            if let kept = tables[table].kept[Int32(row)], tables[table].mapping.isOneRowPerKey {
+                cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
+            }
+            return
+        }
         if tables[table].rows[row].isSparedOpen(at: offset) { return touch(table, row) }
         let isPart = shape == .merge || shape == .update
         let isSetAside = cut.add(row, of: tables[table])
@@ -88,6 +94,7 @@ extension RowBuffer {
         tables[table].keptTable = nil
         tables[table].kept = [:]
         tables[table].keptKeys = [:]
+        tables[table].forgotten = []
     }
 
     private mutating func takeClears(of table: Int, into cut: inout TableCut) {

@@ -47,7 +47,11 @@ extension RowBuffer {
         let isFirst =
             tables[opaque.table].keys[opaque.key].cursor.isEmpty
             && !(opaque.row.map { isScanningFields(opaque.table, $0) } ?? false)
-        let isMissing = result.isMissing(isFirst: isFirst)
+        // Who only names keys does not say how another came to the name.
+        let isReplaced =
+            !isExact && result.value == .wrongType && tables[opaque.table].mapping.type != .stream
+            && isOthers(opaque.key, of: opaque.table, result)
+        let isMissing = isReplaced || result.isMissing(isFirst: isFirst)
         if isMissing, tables[opaque.table].mapping.needsCause {
             missingUntil = max(missingUntil, until)
             missing.append(opaque)
@@ -62,7 +66,7 @@ extension RowBuffer {
             applyRow(
                 result, opaque.table, row, isMissing: isMissing, at: offset, until: until)
         } else {
-            applyMembers(result, opaque.table, opaque.key, at: offset)
+            applyMembers(result, opaque.table, opaque.key, isMissing: isMissing, at: offset)
         }
     }
 
@@ -83,7 +87,8 @@ extension RowBuffer {
         case .wrongType:
             let key = Int(tables[table].rows[row].key)
             if isOthers(key, of: table, result) {
-                leave(table, row)
+                remove(table, row, .deleted)
+                tables[table].rows[row].flags.insert(.others)
             } else {
                 leaveOpaque(table, row)
                 tables[table].rows[row].shape = .untouched
@@ -143,7 +148,7 @@ extension RowBuffer {
     }
 
     private mutating func applyMembers(
-        _ result: ReadResult, _ table: Int, _ key: Int, at offset: Int64,
+        _ result: ReadResult, _ table: Int, _ key: Int, isMissing: Bool, at offset: Int64,
     ) {
         guard tables[table].keys[key].flags.contains(.opaque) else { return }
         let isScanning = tables[table].keys[key].flags.contains(.scanning)
@@ -160,29 +165,32 @@ extension RowBuffer {
         case .missing, .wrongType: break
         case .single, .entries, .elements: preconditionFailure("a key is read page by page")
         }
-        let isMissing = members.isEmpty && result.value != .wrongType
-        let flags = tables[table].keys[key].flags
-        let isBaseline = flags.contains(.baseline)
+        let isBaseline = tables[table].keys[key].flags.contains(.baseline)
         leaveOpaque(table, key: key)
-        tables[table].keys[key].readOffset = offset
+        // The database may have members that a baseline does not find, and the stream says that they go.
+        if !isBaseline || members.isEmpty { tables[table].keys[key].readOffset = offset }
         tables[table].keys[key].readUntil = offset
         if isMissing, mapping.needsCause {
-            tables[table].keys[key].flags.insert(.missing)
+            // Whether a change of it is still to be read, its removal will ask.
+            tables[table].keys[key].flags.formUnion(isBaseline ? [.missing, .baseline] : .missing)
             opaqueCount += 1
             return
         }
-        if result.value == .wrongType, !isOthers(key, of: table, result) {
-            setAside(table, key: key, wrongType(table, result))
+        if result.value == .wrongType {
+            leave(table, key: key, at: offset)
+            if !isOthers(key, of: table, result) {
+                setAside(table, key: key, wrongType(table, result))
+            }
+            return
         }
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
-        if result.value == .wrongType { sweepWhatIsCleared(table, key, before: flags) }
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in
             let isSeen = buffer.tables[table].rows[row].readOffset == offset
             let shape = buffer.tables[table].rows[row].shape
-            guard !isSeen, shape != .absent, buffer.tables[table].rows[row].misfit == nil,
-                !buffer.tables[table].rows[row].flags.contains(.gone)
-            else { return }
+            guard !isSeen, shape != .absent, buffer.tables[table].rows[row].misfit == nil else {
+                return
+            }
             // A baseline only reports what it does not find; what the stream put may go.
             if isBaseline, shape == .untouched { return }
             buffer.remove(table, row, .deleted)

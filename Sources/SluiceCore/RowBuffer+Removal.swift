@@ -15,7 +15,13 @@ extension RowBuffer {
     ///
     /// - Parameter cause: Why it went, or nil when nobody knows: then the row stays.
     mutating func remove(_ table: Int, _ row: Int, _ cause: RemovalCause?) {
+        guard isThere(table, row), !staysGone(table, row) else { return }
         switch cause.map({ tables[table].mapping.removal[$0] }) {
+        case .delete where cause == .deleted && mayHaveOutlived(table, row),
+            .mark where cause == .deleted && mayHaveOutlived(table, row):
+            tables[table].rows[row].flags.insert(.swept)
+            tables[table].rows[row].flags.remove(.unknown)
+            sweepOut(table, row)
         case .delete: delete(table, row)
         case .keep where cause == .unknown || !isExact:
             if cause == .unknown { doubtful += 1 }
@@ -55,6 +61,9 @@ extension RowBuffer {
         }
     }
 
+    static let vanishedMisfit = Misfit(
+        .vanished, "the key went before its last state could be read")
+
     // What is known of a row that was to be read and can't be any more.
     private mutating func saveBeforeGone(_ table: Int, _ row: Int) {
         let shape = tables[table].rows[row].shape
@@ -75,9 +84,7 @@ extension RowBuffer {
             tables[table].set(row, 0, .add(spared.delta))
         } else if !isSwept {
             vanished += 1
-            tables[table].rows[row].misfit = Misfit(
-                .vanished, "the key went before its last state could be read"
-            )
+            tables[table].rows[row].misfit = Self.vanishedMisfit
         }
         touch(table, row)
     }
@@ -135,9 +142,16 @@ extension RowBuffer {
     /// Removes all rows of a key as its table's policy says, but for those that were read at a
     /// later offset than the removal's.
     mutating func clear(_ table: Int, _ key: Int, at offset: Int64, _ cause: RemovalCause?) {
-        let isScanning = tables[table].keys[key].flags.contains(.scanning)
+        let before = tables[table].keys[key].flags
+        let isScanning = before.contains(.scanning)
         let isUnread = isUnread(table, key)
+        let isPut = isPut(table, key)
+        let isThere = isThere(table, key: key)
         leaveOpaque(table, key: key)
+        guard isThere else {
+            if isUnread { vanish(table, key) }
+            return
+        }
         let policy = cause.map { tables[table].mapping.removal[$0] }
         switch policy {
         case .keep, nil:
@@ -166,6 +180,11 @@ extension RowBuffer {
                 tables[table].keys[key].flags.remove(.marking)
             } else {
                 tables[table].keys[key].flags.insert(.marking)
+            }
+            if isPut {
+                tables[table].keys[key].flags.remove(.swept)
+            } else if cause == .deleted {
+                sweepCleared(table, key, before: before)
             }
             touchKey(table, key)
         }
@@ -201,7 +220,8 @@ extension RowBuffer {
             let state = tables[table].keys[key]
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing
-            let isUnread = isOlder && isUnread(table, key)
+            let isUnread =
+                isOlder && isUnread(table, key) || isMissing && !state.flags.contains(.baseline)
             if isOlder { leaveOpaque(table, key: key) }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
@@ -209,11 +229,15 @@ extension RowBuffer {
                 endMistyped(table, key: key, at: offset)
                 continue
             }
+            // What went before the flush is not what it leaves.
+            if state.flags.contains(.swept) { tables[table].keptKeys[Int32(key)] = .ended }
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
                 let isRowOlder = offset > state.readOffset || state.shape == .missing
                 if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
-                if isOlder, isRowOlder {
+                if state.shape == .untouched, state.flags.contains(.swept) {
+                    buffer.tables[table].kept[Int32(row)] = .ended
+                } else if isOlder, isRowOlder {
                     buffer.keepWithKey(table, row, .gone)
                 } else {
                     buffer.sparedNewer(table, row)
@@ -223,19 +247,17 @@ extension RowBuffer {
         }
     }
 
-    // Whether a change of the key asked for a read that was not made yet.
-    private func isUnread(_ table: Int, _ key: Int) -> Bool {
+    /// Whether a change of the key asked for a read that was not made yet.
+    func isUnread(_ table: Int, _ key: Int) -> Bool {
         let flags = tables[table].keys[key].flags
         return flags.contains(.opaque) && flags.isDisjoint(with: [.baseline, .scanning])
             && !tables[table].mapping.isOneRowPerKey && tables[table].mapping.type != .stream
     }
 
-    // Notes that a key with many rows went before what a command had made of it could be read.
-    private mutating func vanish(_ table: Int, _ key: Int) {
+    /// Notes that a key with many rows went before what a command had made of it could be read.
+    mutating func vanish(_ table: Int, _ key: Int) {
         vanished += 1
-        setAside(
-            table, key: key,
-            Misfit(.vanished, "the key went before its last state could be read"))
+        setAside(table, key: key, Self.vanishedMisfit)
     }
 
     // A row that was read after all of its key or table went is of a key that came back.
@@ -243,7 +265,7 @@ extension RowBuffer {
         if tables[table].rows[row].flags.contains(.spared) { return breakSpared(table, row) }
         let shape = tables[table].rows[row].shape
         guard shape == .value || shape == .untouched || shape == .merge,
-            !tables[table].rows[row].flags.contains(.setAside),
+            tables[table].rows[row].flags.isDisjoint(with: [.setAside, .others]),
             tables[table].kept[Int32(row)] == nil
         else { return }
         tables[table].kept[Int32(row)] = .ended

@@ -57,6 +57,7 @@ struct RowBuffer: ~Copyable {
             let types = Set(
                 mappings.indices.filter { $0 != table && mappings[$0].overlaps(mappings[table]) }
                     .map { mappings[$0].type })
+            tables[table].isShared = !types.isEmpty
             tables[table].asksType = (1..<RedisType.allCases.count - 1).contains(types.count)
         }
     }
@@ -146,7 +147,7 @@ struct RowBuffer: ~Copyable {
         leaveOpaque(table, row)
         tables[table].fill(row, with: .null)
         tables[table].rows[row].shape = .value
-        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept, .others])
         tables[table].forgetKept(row)
         tables[table].rows[row].misfit = nil
         touch(table, row)
@@ -187,6 +188,8 @@ struct RowBuffer: ~Copyable {
     mutating func setDeadline(_ table: Int, _ row: Int, _ milliseconds: Int64?) {
         guard let column = tables[table].mapping.deadline else { return }
         switch tables[table].rows[row].shape {
+        // It goes: the deadline is that of another type's key.
+        case .untouched where tables[table].rows[row].flags.contains(.swept): return
         case .untouched:
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
                 makeOpaque(table, row)
@@ -230,12 +233,17 @@ struct RowBuffer: ~Copyable {
             restartFieldScan(table, row)
             return
         }
+        let kept = keptUntilRead(table, row)
         leaveOpaque(table, row)
         tables[table].fill(row, with: .unchanged)
         tables[table].rows[row].shape = .opaque
-        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
+        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept, .others])
         tables[table].forgetKept(row)
         opaqueCount += 1
+        if let kept {
+            tables[table].kept[Int32(row)] = kept
+            touch(table, row)
+        }
         guard !tables[table].rows[row].flags.contains(.reading) else { return }
         tables[table].rows[row].flags.insert(.reading)
         let key = Int(tables[table].rows[row].key)
@@ -261,7 +269,10 @@ struct RowBuffer: ~Copyable {
             return
         }
         if !isBaseline {
-            if mapping.type != .stream { dropRows(table, key, at: offset) }
+            if mapping.type != .stream {
+                noteForgotten(table, key)
+                dropRows(table, key, at: offset)
+            }
             tables[table].keys[key].flags.remove(.baseline)
             restartScan(table, key)
         }

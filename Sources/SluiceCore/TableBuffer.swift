@@ -6,6 +6,8 @@ struct TableBuffer {
     /// Whether a change of a row that is not known must read it: during a baseline, and while the
     /// table holds rows without a key.
     var readsUnknown = false
+    /// Whether other tables map some of its keys, if they are of another type.
+    var isShared = false
     /// Whether other tables map some of its keys, if they are of another type, and some types are
     /// mapped by none.
     var asksType = false
@@ -14,6 +16,9 @@ struct TableBuffer {
     var kept: [Int32: Kept] = [:]
     var keptKeys: [Int32: Kept] = [:]
     var keptTable: Kept?
+    /// Those of them (keys where these have many rows) of which a state that was to be written was
+    /// forgotten, because another key came to the name and is to be read.
+    var forgotten: Set<Int32> = []
     /// Whether all rows went since the last cut, except those that were put after.
     var isWiped = false
     /// What was added to rows that are read, in case they outlived their keys.

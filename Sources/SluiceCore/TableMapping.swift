@@ -151,7 +151,7 @@ public struct TableMapping: Hashable, Sendable {
     public let removal: RemovalPolicies
 
     /// Whether INCR and its like are added in the column.
-    let isCounter: Bool
+    package let isCounter: Bool
 
     /// The columns of the primary key: those of the key, then the member's.
     public var primaryKey: [Column] { keys.columns + (member.map { [$0] } ?? []) }

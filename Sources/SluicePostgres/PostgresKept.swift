@@ -10,8 +10,8 @@ struct PostgresKept {
         var known: [RowIdentity: Kept] = [:]
         if mapping.canKeep, try hasAny(mapping) {
             known = try look(up: KeptPlan.questions(changes), mapping)
-            let all = try lookUpAll(of: KeptPlan.keysInQuestion(changes), mapping)
-            known.merge(all) { $1 }
+            let returned = try lookUpReturned(of: KeptPlan.keysInQuestion(changes), mapping)
+            known.merge(returned) { $1 }
         }
         return KeptPlan(changes, mapping: mapping, known: known)
     }
@@ -35,11 +35,19 @@ struct PostgresKept {
             """, names, mapping)
     }
 
-    private func lookUpAll(
+    // One of each key is enough.
+    private func lookUpReturned(
         of keys: [RowIdentity], _ mapping: TableMapping,
     ) throws(SinkError) -> [RowIdentity: Kept] {
         guard !keys.isEmpty else { return [:] }
-        return try select("key = ANY($3::bytea[])", [Self.arrays(keys)[0]], mapping)
+        return try select(
+            """
+            (key, member) IN (
+                SELECT k, (SELECT member FROM sluice_kept
+                    WHERE source = $1 AND table_name = $2 AND key = k AND member <> ''
+                        AND state IN (\(Kept.back.rawValue), \(Kept.ended.rawValue)) LIMIT 1)
+                FROM unnest($3::bytea[]) AS n(k))
+            """, [Self.arrays(keys)[0]], mapping)
     }
 
     private func select(

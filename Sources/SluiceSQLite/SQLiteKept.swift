@@ -13,7 +13,7 @@ struct SQLiteKept {
         if mapping.canKeep, try hasAny(mapping) {
             known = try look(up: KeptPlan.questions(changes), mapping)
             for key in KeptPlan.keysInQuestion(changes) {
-                try lookUpAll(of: key.key, mapping, into: &known)
+                try lookUpReturned(of: key.key, mapping, into: &known)
             }
         }
         return KeptPlan(changes, mapping: mapping, known: known)
@@ -26,15 +26,20 @@ struct SQLiteKept {
             arguments: [source, mapping.name]) != nil
     }
 
-    private func lookUpAll(
+    // One is enough.
+    private func lookUpReturned(
         of key: Bytes, _ mapping: TableMapping, into known: inout [RowIdentity: Kept],
     ) throws {
         let statement = try database.cachedStatement(
             sql: """
                 SELECT member, state FROM sluice_kept
-                WHERE source = ? AND table_name = ? AND key = ?
+                WHERE source = ? AND table_name = ? AND key = ? AND member <> x'' AND state IN (?, ?)
+                LIMIT 1
                 """)
-        let arguments: StatementArguments = [source, mapping.name, Data(key)]
+        let states = [Kept.back, .ended].map { Int($0.rawValue) }
+        let arguments: StatementArguments = [
+            source, mapping.name, Data(key), states[0], states[1],
+        ]
         for row in try Row.fetchAll(statement, arguments: arguments) {
             known[Self.identity(row, of: key)] = Self.state(row)
         }

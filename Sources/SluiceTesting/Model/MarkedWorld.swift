@@ -48,8 +48,7 @@ public struct MarkedWorld: ~Copyable {
     private var lastListened: Int64?
     private var eventsHeard = 0
     private var reliableSince: Int64?
-    private var deleted: Set<Name> = []
-    private var wentByItself: Set<Name> = []
+    private var removals = RemovalHistory()
     private var unheard = UnheardRemovals()
     // A stream that another is renamed to has entries from before the last one that was read of it.
     private var renamedStreams: Set<String> = []
@@ -122,11 +121,10 @@ public struct MarkedWorld: ~Copyable {
                 let name = Name(key: key, database: number)
                 let isGone = new.values[key] == nil
                 tracked.insert(name)
-                if isGone, selfRemoved.contains(name) {
-                    wentByItself.insert(name)
-                    continue
-                }
-                if isGone { deleted.insert(name) }
+                removals.note(
+                    name, from: old.values[key]?.type, to: new.values[key]?.type,
+                    isByItself: selfRemoved.contains(name))
+                if isGone, selfRemoved.contains(name) { continue }
                 sets.dirty[name] = min(sets.dirty[name] ?? time, time)
                 unheard.mark(name)
             }
@@ -317,8 +315,10 @@ public struct MarkedWorld: ~Copyable {
             for row in before[table].keys where database.tables[table][row] == nil {
                 let key = String(decoding: row.key, as: UTF8.self)
                 let name = Name(key: key, database: mapping.database)
-                if wentByItself.contains(name), !deleted.contains(name) {
-                    failures.append("seed \(seed): \(key) went by itself, and its row with it")
+                if removals.mustStay(name, mapping.type) {
+                    failures.append(
+                        "seed \(seed), \(capture): \(mapping.name) \(key) went by itself, and its row with it"
+                    )
                 }
             }
         }
@@ -341,7 +341,7 @@ public struct MarkedWorld: ~Copyable {
             setSnapshots = [redis.offset: sets]
             eventsHeard = redis.events.count
             // What it lost, nobody removed.
-            deleted.formUnion(wentByItself)
+            removals.forget()
         }
     }
 

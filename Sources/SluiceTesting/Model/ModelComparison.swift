@@ -18,7 +18,37 @@ public struct ModelComparison {
     ) -> [String] {
         mappings.indices.flatMap { table in
             differences(table, database, databases[mappings[table].database], loose, strays)
+                + outlived(
+                    table, database, databases[mappings[table].database], loose, isCertain)
         } + totals(database, databases[0], loose, isCertain)
+    }
+
+    /// Rows that outlived their keys stay as they were while only keys of other types have the name.
+    private func outlived(
+        _ table: Int, _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, _ loose: [LooseRow],
+        _ isCertain: Bool,
+    ) -> [String] {
+        let mapping = mappings[table]
+        guard isCertain, mapping.removal.onExpire == .keep, mapping.type != .stream else {
+            return []
+        }
+        let free = Set(
+            loose.filter { $0.table == mapping.name }.map(\.identity.key)
+                + database.deadLetters.filter { $0.table == mapping.name }.map(\.identity.key))
+        var gone = ModelRedis.Keyspace()
+        for (name, value) in keys.outlived where name.type == mapping.type {
+            let key = Array(name.key.utf8)
+            if free.contains(key) || database.everRefused.contains(key) { continue }
+            gone.values[name.key] = value
+            gone.deadlines[name.key] = keys.outlivedDeadlines[name.key]
+        }
+        return rows(of: mapping, gone).compactMap { row, values in
+            // Totals of counters are more, and what could not be written is nowhere.
+            guard let values, !mapping.isCounter else { return nil }
+            let actual = database.tables[table][row]
+            guard actual != values else { return nil }
+            return "\(name(mapping, row)) outlived a key: \(actual ?? []), expected \(values)"
+        }
     }
 
     /// Counters that outlived their keys have what they had, and what was added since.
@@ -127,10 +157,17 @@ public struct ModelComparison {
                     ]
                 }
             case (_, .stream): break
+            case _ where isMapped(bytes, as: value.type, in: mapping.database): break
             default: rows[RowIdentity(key: bytes)] = .some(nil)
             }
         }
         return rows
+    }
+
+    private func isMapped(_ key: Bytes, as type: RedisType, in database: Int) -> Bool {
+        mappings.contains {
+            $0.database == database && $0.type == type && $0.keys.matches(key.span)
+        }
     }
 
     private func string(

@@ -17,6 +17,25 @@ public struct ModelRedis {
         case set(Set<String>)
         /// Identifiers and what they carry.
         case stream([String: String])
+
+        /// Its type.
+        public var type: RedisType {
+            switch self {
+            case .string: .string
+            case .hash: .hash
+            case .sortedSet: .sortedSet
+            case .set: .set
+            case .stream: .stream
+            }
+        }
+    }
+
+    /// The name and type of a key that is gone, and whose rows outlived it.
+    public struct Outlived: Hashable {
+        /// The key.
+        public let key: String
+        /// Its type.
+        public let type: RedisType
     }
 
     /// The contents of one database.
@@ -29,6 +48,10 @@ public struct ModelRedis {
         public var totals: [String: Int] = [:]
         /// Counters whose keys went with a value that their rows could not take.
         public var unknownTotals: Set<String> = []
+        /// What keys were that went by themselves, each until one of its name and type is there again.
+        public private(set) var outlived: [Outlived: Value] = [:]
+        /// The deadlines that they had.
+        public private(set) var outlivedDeadlines: [String: Int64] = [:]
         /// Keys that went by themselves in the command that is running.
         var removed: [String: RemovalCause] = [:]
 
@@ -40,9 +63,24 @@ public struct ModelRedis {
                 totals[key] = nil
                 unknownTotals.insert(key)
             }
+            if let value = values[key] {
+                outlived[Outlived(key: key, type: value.type)] = value
+                if case .hash = value { outlivedDeadlines[key] = deadlines[key] }
+            }
             values[key] = nil
             deadlines[key] = nil
             removed[key] = cause
+        }
+
+        /// Notes that what is there now is of no key that is gone.
+        mutating func noteReturns() {
+            for (key, value) in values { outlived[Outlived(key: key, type: value.type)] = nil }
+        }
+
+        /// Loses all keys by a flush; their rows stay.
+        mutating func flush() {
+            for key in values.keys.sorted() { remove(key, .deleted) }
+            removed = [:]
         }
     }
 

@@ -44,6 +44,22 @@ public struct ModelTraffic {
             name: "tags_of_another_database", keys: pattern("s:", "id"), type: .set, database: 1,
             member: Column(name: "tag", type: .text),
         ),
+        // Three that share their names.
+        TableMapping(
+            name: "shared_texts", keys: pattern("y:", "id"), type: .string,
+            columns: [Column(name: "value", type: .text)],
+        ),
+        TableMapping(
+            name: "shared_hashes", keys: pattern("y:", "id"), type: .hash,
+            fields: [Array("n".utf8), Array("name".utf8)],
+            columns: [Column(name: "n", type: .integer), Column(name: "name", type: .text)],
+            rest: "rest", deadline: "expires_at",
+        ),
+        TableMapping(
+            name: "shared_scores", keys: pattern("y:", "id"), type: .sortedSet,
+            columns: [Column(name: "score", type: .real)],
+            member: Column(name: "member", type: .text),
+        ),
     ]
 
     private static func pattern(_ prefix: String, _ name: String) -> KeyPattern {
@@ -75,6 +91,7 @@ public struct ModelTraffic {
         var effects: [[String]] = []
         for _ in 0..<count {
             effects += command(on: &redis.databases[database], random: &random)
+            redis.databases[database].noteReturns()
         }
         if !effects.isEmpty { redis.propagate(effects, database: database) }
     }
@@ -82,14 +99,25 @@ public struct ModelTraffic {
     private mutating func command(
         on keys: inout ModelRedis.Keyspace, random: inout SplitMix64,
     ) -> [[String]] {
-        switch random.pick(0..<40) {
+        switch random.pick(0..<48) {
         case 0..<8: counter(&keys, &random)
-        case 8..<12: text(&keys, &random)
-        case 12..<20: hash(&keys, &random)
-        case 20..<28: sortedSet(&keys, &random)
+        case 8..<12: text("t:\(random.pick(0..<3))", &keys, &random)
+        case 12..<20: hash("h:\(random.pick(0..<3))", &keys, &random)
+        case 20..<28: sortedSet("z:\(random.pick(0..<3))", &keys, &random)
         case 28..<31: set(&keys, &random)
         case 31..<34: stream(&keys, &random)
+        case 34..<40: shared("y:\(random.pick(0..<3))", &keys, &random)
         default: anyKey(&keys, &random)
+        }
+    }
+
+    private func shared(
+        _ key: String, _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+    ) -> [[String]] {
+        switch random.pick(0..<3) {
+        case 0: text(key, &keys, &random)
+        case 1: hash(key, &keys, &random)
+        default: sortedSet(key, &keys, &random)
         }
     }
 
@@ -115,8 +143,9 @@ public struct ModelTraffic {
         return [delta == 1 ? ["incr", key] : ["INCRBY", key, "\(delta)"]]
     }
 
-    private func text(_ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64) -> [[String]] {
-        let key = "t:\(random.pick(0..<3))"
+    private func text(
+        _ key: String, _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+    ) -> [[String]] {
         guard case .string(let old) = keys.values[key] ?? .string("") else { return [] }
         if random.oneIn(2) {
             keys.values[key] = .string(old + "+")
@@ -128,8 +157,9 @@ public struct ModelTraffic {
         return [["SET", key, new]]
     }
 
-    private func hash(_ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64) -> [[String]] {
-        let key = "h:\(random.pick(0..<3))"
+    private func hash(
+        _ key: String, _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+    ) -> [[String]] {
         guard case .hash(var fields) = keys.values[key] ?? .hash([:]) else { return [] }
         defer {
             keys.values[key] = fields.isEmpty ? nil : .hash(fields)
@@ -154,11 +184,13 @@ public struct ModelTraffic {
     }
 
     private func sortedSet(
-        _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
+        _ key: String, _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
     ) -> [[String]] {
-        let key = "z:\(random.pick(0..<3))"
         guard case .sortedSet(var scores) = keys.values[key] ?? .sortedSet([:]) else { return [] }
-        defer { keys.values[key] = scores.isEmpty ? nil : .sortedSet(scores) }
+        defer {
+            keys.values[key] = scores.isEmpty ? nil : .sortedSet(scores)
+            if scores.isEmpty { keys.deadlines[key] = nil }
+        }
         let member = "m\(random.pick(0..<5))"
         let score = Double(random.pick(0..<100)) / 10
         switch random.pick(0..<6) {
@@ -188,6 +220,7 @@ public struct ModelTraffic {
         defer {
             keys.values[key] = members.isEmpty ? nil : .set(members)
             keys.values[other] = others.isEmpty ? nil : .set(others)
+            if members.isEmpty { keys.deadlines[key] = nil }
         }
         let member = "m\(random.pick(0..<4))"
         if random.oneIn(3) {
@@ -252,15 +285,14 @@ public struct ModelTraffic {
             return [["SET", key, "7"]]
         case 7:
             guard case .sortedSet(let scores) = value else { return [] }
-            keys.values["z:9"] = .sortedSet(scores)
-            keys.deadlines["z:9"] = nil
-            return [["ZRANGESTORE", "z:9", key, "0", "-1"]]
+            let target = random.oneIn(2) ? "z:9" : "y:1"
+            keys.values[target] = .sortedSet(scores)
+            keys.deadlines[target] = nil
+            return [["ZRANGESTORE", target, key, "0", "-1"]]
         default:
             guard random.oneIn(12) else { return [] }
             guard keys.removed.isEmpty else { return [] }
-            for key in keys.values.keys.sorted() { keys.remove(key, .deleted) }
-            keys = ModelRedis.Keyspace(
-                totals: keys.totals, unknownTotals: keys.unknownTotals)
+            keys.flush()
             return [["FLUSHDB"]]
         }
     }

@@ -279,7 +279,7 @@ public struct SimulatedWorld: ~Copyable {
             return
         }
         guard machine.hasStopped else {
-            if random.oneIn(8) { machine.release() }
+            if random.oneIn(30) { machine.release() }
             return
         }
         if let position = machine.processed, isPart(position), let keys = redis.snapshots[offset] {

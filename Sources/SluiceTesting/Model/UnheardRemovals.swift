@@ -6,6 +6,34 @@ struct ModelKeyName: Hashable {
     let database: Int
 }
 
+/// Which keys the application removed, or put another type in the place of, and which went by themselves.
+struct RemovalHistory {
+    private struct Former: Hashable {
+        let name: ModelKeyName
+        let type: RedisType
+    }
+    private var deleted: Set<Former> = []
+    private var wentByItself: Set<Former> = []
+
+    /// Notes what a key became.
+    mutating func note(
+        _ name: ModelKeyName, from old: RedisType?, to new: RedisType?, isByItself: Bool,
+    ) {
+        guard let old, old != new else { return }
+        let former = Former(name: name, type: old)
+        if isByItself { wentByItself.insert(former) } else { deleted.insert(former) }
+    }
+
+    /// Notes that the server lost keys that nobody removed.
+    mutating func forget() { deleted.formUnion(wentByItself) }
+
+    /// Whether the rows of a key must not have gone.
+    func mustStay(_ name: ModelKeyName, _ type: RedisType) -> Bool {
+        let former = Former(name: name, type: type)
+        return wentByItself.contains(former) && !deleted.contains(former)
+    }
+}
+
 /// Which keys went by themselves without anybody to tell: the server's events were missed, or were
 /// forgotten before the database had what they led to. Nobody marks such keys, so their rows stay until
 /// somebody looks for them.
