@@ -20,6 +20,10 @@ extension TableChanges {
         clears.order()
         clearMarks.order()
         clearsExcept.order()
+        let places = swept.order()
+        sweptIsUnknown = places.map { sweptIsUnknown[$0] }
+        let keys = sweptKeys.order()
+        sweptKeysIsUnknown = keys.map { sweptKeysIsUnknown[$0] }
     }
 }
 
@@ -30,15 +34,19 @@ extension RowSet {
         let row: Int
     }
 
-    fileprivate mutating func order() {
-        guard count > 1 else { return }
+    /// - Returns: Where each row was.
+    @discardableResult
+    fileprivate mutating func order() -> [Int] {
+        guard count > 1 else { return Array(0..<count) }
         let first = key[0]
         let skipped = first.commonPrefixCount
         var places = (0..<count).map { Place(head: first.head($0, after: skipped), row: $0) }
         places.sort { left, right in
             left.head != right.head ? left.head < right.head : precedes(left.row, right.row)
         }
-        self = selecting(places.map(\.row))
+        let rows = places.map(\.row)
+        self = selecting(rows)
+        return rows
     }
 
     private func precedes(_ left: Int, _ right: Int) -> Bool {

@@ -58,6 +58,7 @@ package struct KeptPlan {
         keptNow = Dictionary(
             changes.kept.map { ($0.identity, $0.state) }, uniquingKeysWith: { $1 })
         noteRemovals()
+        resolveSweptKeys()
         noteKept { $0.isWide(mapping) }
         // What a row was before its key went is no return of the key.
         for row in changes.puts.identities where keptNow[row] == nil { end(row) }
@@ -172,7 +173,6 @@ package struct KeptPlan {
         }
         changes.swept = rows.selecting([])
         changes.sweptIsUnknown = []
-        resolveSweptKeys()
     }
 
     private func policy(isUnknown: Bool) -> RemovalPolicy {

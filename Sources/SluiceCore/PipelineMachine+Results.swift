@@ -235,7 +235,7 @@ extension Interpreter {
         // What was folded since is no change of what the database has.
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         let shape = buffer.tables[table].rows[row].shape
-        if shape == .merge || shape == .update { buffer.makeOpaque(table, row) }
+        if shape == .merge || shape == .update { buffer.makeOpaque(table, row, isOwn: false) }
         // What is to be added to a row is worth nothing later: the letter is to hold the whole value.
         if shape == .untouched, letter.operation == .merge {
             buffer.lookAgain(table, row)
@@ -267,7 +267,7 @@ extension Interpreter {
                 buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
             }
         } else if let (table, row) = slot(loose.table, loose.identity) {
-            buffer.makeOpaque(table, row)
+            buffer.makeOpaque(table, row, isOwn: false)
             if let offset = loose.offset, mappings[table].isOneRowPerKey {
                 buffer.tables[table].rows[row].readOffset = offset
                 buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)

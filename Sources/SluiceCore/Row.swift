@@ -59,6 +59,10 @@ struct Row {
         static let mistyped = Flags(rawValue: 1024)
         /// Its key was read, and was of another type.
         static let others = Flags(rawValue: 2048)
+        /// While it waits for a read: a command has said since its last end that the key is its own.
+        static let own = Flags(rawValue: 4096)
+        /// With ``swept``: its name was removed, whatever had it.
+        static let removed = Flags(rawValue: 8192)
     }
 
     var member: Bytes = []
@@ -120,6 +124,8 @@ struct Key {
         static let unknown = Flags(rawValue: 1024)
         /// With ``scanning``: some of what was read is forgotten, because there was no room.
         static let forgotten = Flags(rawValue: 2048)
+        /// While it waits for a read: a command has said since its last end that it is of the table's type.
+        static let own = Flags(rawValue: 4096)
     }
 
     var bytes: Bytes = []

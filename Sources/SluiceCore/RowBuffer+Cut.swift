@@ -80,7 +80,7 @@ extension RowBuffer {
         }
         switch tables[table].rows[row].shape {
         case .merge, .update, .untouched:
-            tables[table].rows[row].flags.remove(.swept)
+            tables[table].rows[row].flags.subtract([.swept, .removed])
             tables[table].rows[row].shape = .untouched
             tables[table].fill(row, with: .unchanged)
         case .value, .absent, .opaque, .missing: break
@@ -94,7 +94,18 @@ extension RowBuffer {
         tables[table].keptTable = nil
         tables[table].kept = [:]
         tables[table].keptKeys = [:]
-        tables[table].forgotten = []
+        keepForgotten(table)
+    }
+
+    // What is still to be read may turn out to be of another type.
+    private mutating func keepForgotten(_ table: Int) {
+        guard !tables[table].forgotten.isEmpty else { return }
+        let isOneRow = tables[table].mapping.isOneRowPerKey
+        tables[table].forgotten = tables[table].forgotten.filter { slot in
+            isOneRow
+                ? tables[table].rows[Int(slot)].shape == .opaque
+                : tables[table].keys[Int(slot)].flags.contains(.opaque)
+        }
     }
 
     private mutating func takeClears(of table: Int, into cut: inout TableCut) {
@@ -238,7 +249,7 @@ extension RowBuffer {
                 tables[table].rows[row].readOffset = .min
                 let isSpared = tables[table].rows[row].flags.contains(.spared)
                 let delta = tables[table].spared[Int32(row)]
-                makeOpaque(table, row)
+                makeOpaque(table, row, isOwn: false)
                 if isSpared {
                     tables[table].rows[row].flags.insert(.spared)
                     tables[table].spared[Int32(row)] = delta
@@ -257,7 +268,7 @@ extension RowBuffer {
                     Int(tables[item.table].rows[row].key) == item.key
                 else { continue }
                 tables[item.table].rows[row].readOffset = .min
-                makeOpaque(item.table, row)
+                makeOpaque(item.table, row, isOwn: false)
             } else if tables[item.table].keys[item.key].flags.contains(.missing) {
                 tables[item.table].keys[item.key].readOffset = .min
                 tables[item.table].keys[item.key].readUntil = .min

@@ -1,3 +1,8 @@
+extension Row.Flags {
+    /// What ends when a row begins another state.
+    static let ofState: Self = [.gone, .marked, .spared, .swept, .others, .own, .removed]
+}
+
 // DEL does not say what a key was, and a table shares names with others, or with keys that are there by
 // mistake. So a row that nothing has put since it was last known goes with its name only if the database
 // does not remember that it outlived its own key; and a row that the buffer knows to be gone stays as it
@@ -6,24 +11,27 @@ extension RowBuffer {
     /// Whether what removes a key is to be heard for a row: else its own key was gone already, and this
     /// one was another's.
     func isThere(_ table: Int, _ row: Int) -> Bool {
+        guard tables[table].isShared else { return true }
         let state = tables[table].rows[row]
         let isLeaving = state.shape == .untouched && state.flags.contains(.swept)
         return !isLeaving && state.shape != .absent && !state.flags.contains(.gone)
     }
 
     /// Whether what removes a key is to be heard for its rows: see ``isThere(_:_:)``.
-    func isThere(_ table: Int, key: Int) -> Bool {
+    func isThere(_ table: Int, key: Int, before offset: Int64) -> Bool {
+        guard tables[table].isShared else { return true }
         let isGone =
             tables[table].keptTable != nil || tables[table].keptKeys[Int32(key)] != nil
             || tables[table].keys[key].flags.contains(.cleared)
-        return !isGone || isPut(table, key)
+        return !isGone || isPut(table, key, before: offset)
     }
 
     /// Whether a row may have outlived an earlier key of its name, and not be the one that is removed.
     func mayHaveOutlived(_ table: Int, _ row: Int) -> Bool {
+        guard tables[table].isShared, tables[table].mapping.canKeep else { return false }
         let state = tables[table].rows[row]
         let key = Int(state.key)
-        guard tables[table].mapping.canKeep, !state.flags.contains(.setAside), state.misfit == nil,
+        guard state.flags.isDisjoint(with: [.setAside, .own]), state.misfit == nil,
             !tables[table].isWiped, !tables[table].keys[key].flags.contains(.cleared),
             // One that came back, or was read after the rest was gone.
             tables[table].kept[Int32(row)] == nil
@@ -32,16 +40,35 @@ extension RowBuffer {
         guard tables[table].mapping.isOneRowPerKey || state.flags.contains(.swept) else {
             return false
         }
+        let isUnread = state.shape == .opaque || state.shape == .missing
+        let deletes = tables[table].mapping.removal.onDelete == .delete
+        return state.shape == .untouched || deletes && (isUnread || state.shape == .update)
+    }
+
+    /// Whether the buffer knows that a row's key was its own after it was last gone.
+    func isSurelyOwn(_ table: Int, _ row: Int) -> Bool {
+        let state = tables[table].rows[row]
         return switch state.shape {
-        case .untouched, .update: true
-        case .opaque, .missing: tables[table].isShared
-        case .value, .merge, .absent: false
+        case .value, .merge: !state.flags.contains(.gone)
+        // It is on its way out of the database.
+        case .absent: state.flags.contains(.dirty)
+        case .missing: state.flags.contains(.own)
+        case .untouched, .update, .opaque: false
         }
     }
 
-    /// Whether the buffer knows that a key was of its table's type after it was last gone.
-    func isPut(_ table: Int, _ key: Int) -> Bool {
-        if isUnread(table, key), !tables[table].isShared { return true }
+    /// Notes that the key of a row that waits for a read is its own.
+    @inline(__always)
+    mutating func noteOwn(_ table: Int, _ row: Int) {
+        guard tables[table].isShared else { return }
+        tables[table].rows[row].flags.insert(.own)
+        if tables[table].kept[Int32(row)] != nil { tables[table].forgetKept(row) }
+    }
+
+    /// Whether the buffer knows that a key was of its table's type after it was last gone, by what
+    /// stands before an offset.
+    func isPut(_ table: Int, _ key: Int, before offset: Int64) -> Bool {
+        if tables[table].keys[key].flags.contains(.own) { return true }
         var row = Int(tables[table].keys[key].first)
         while row >= 0 {
             let state = tables[table].rows[row]
@@ -51,7 +78,7 @@ extension RowBuffer {
                 case .opaque: !state.flags.contains(.swept)
                 case .untouched, .update, .absent, .missing: state.flags.contains(.setAside)
                 }
-            if isPut, !state.flags.contains(.gone) { return true }
+            if isPut, !state.flags.contains(.gone), state.readOffset < offset { return true }
             row = Int(state.next)
         }
         return false
@@ -60,7 +87,9 @@ extension RowBuffer {
     /// Has the rows of a key that are to be cleared go only if they did not outlive an earlier key.
     mutating func sweepCleared(_ table: Int, _ key: Int, before: Key.Flags) {
         let wasCleared = before.contains(.cleared) && !before.contains(.swept)
-        guard tables[table].mapping.canKeep, !tables[table].isWiped, !wasCleared else { return }
+        guard tables[table].isShared, tables[table].mapping.canKeep, !tables[table].isWiped,
+            !wasCleared
+        else { return }
         tables[table].keys[key].flags.insert(.swept)
         tables[table].keys[key].flags.remove(.unknown)
     }
@@ -96,7 +125,8 @@ extension RowBuffer {
     /// but is gone or of another type.
     mutating func staysGone(_ table: Int, _ row: Int) -> Bool {
         let shape = tables[table].rows[row].shape
-        guard shape == .opaque || shape == .missing, let kept = tables[table].kept[Int32(row)],
+        guard tables[table].isShared, shape == .opaque || shape == .missing,
+            let kept = tables[table].kept[Int32(row)],
             kept == .gone || kept == .doubtful
         else { return false }
         leaveOpaque(table, row)

@@ -183,6 +183,7 @@ extension RowBuffer {
             }
             return
         }
+        tables[table].keys[key].flags.remove(.own)
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in

@@ -19,7 +19,7 @@ extension RowBuffer {
         switch cause.map({ tables[table].mapping.removal[$0] }) {
         case .delete where cause == .deleted && mayHaveOutlived(table, row),
             .mark where cause == .deleted && mayHaveOutlived(table, row):
-            tables[table].rows[row].flags.insert(.swept)
+            tables[table].rows[row].flags.formUnion([.swept, .removed])
             tables[table].rows[row].flags.remove(.unknown)
             sweepOut(table, row)
         case .delete: delete(table, row)
@@ -145,11 +145,13 @@ extension RowBuffer {
         let before = tables[table].keys[key].flags
         let isScanning = before.contains(.scanning)
         let isUnread = isUnread(table, key)
-        let isPut = isPut(table, key)
-        let isThere = isThere(table, key: key)
+        let isPut = tables[table].isShared && isPut(table, key, before: offset)
+        let isThere = isThere(table, key: key, before: offset)
         leaveOpaque(table, key: key)
+        tables[table].keys[key].flags.remove(.own)
         guard isThere else {
-            if isUnread { vanish(table, key) }
+            // Of what came since nobody knows the type; what was put before it went was forgotten.
+            if tables[table].forgotten.remove(Int32(key)) != nil { vanish(table, key) }
             return
         }
         let policy = cause.map { tables[table].mapping.removal[$0] }
@@ -292,7 +294,7 @@ extension RowBuffer {
         guard !tables[table].rows[row].flags.contains(.setAside) else { return }
         switch tables[table].rows[row].shape {
         case .value: touch(table, row)
-        case .untouched, .merge, .update: makeOpaque(table, row)
+        case .untouched, .merge, .update: makeOpaque(table, row, isOwn: false)
         case .absent, .opaque, .missing: break
         }
     }

@@ -17,10 +17,10 @@ extension RowBuffer {
         switch state.shape {
         case .value: touch(table, row)
         case .untouched, .absent:
-            makeOpaque(table, row)
+            makeOpaque(table, row, isOwn: false)
             spare(table, row)
             tables[table].rows[row].flags.insert(.swept)
-            tables[table].rows[row].flags.remove(.unknown)
+            tables[table].rows[row].flags.subtract([.unknown, .removed])
         case .merge, .update, .opaque, .missing: break
         }
         return true

@@ -111,6 +111,7 @@ struct RowBuffer: ~Copyable {
         case .opaque:
             if !isAdd { unspare(table, row) }
             tables[table].rows[row].flags.remove(.swept)
+            noteOwn(table, row)
             return false
         case .untouched:
             let key = Int(tables[table].rows[row].key)
@@ -124,10 +125,11 @@ struct RowBuffer: ~Copyable {
                 beginPut(table, row)
                 return true
             }
-            // It was looked for in vain, so its key came back with this.
+            // It was looked for in vain, or was removed: its key came back with this.
             if tables[table].rows[row].flags.contains(.swept) {
+                let isRemoved = tables[table].rows[row].flags.contains(.removed)
                 beginPut(table, row)
-                if isAdd { spare(table, row) }
+                if isAdd, !isRemoved { spare(table, row) }
                 return true
             }
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
@@ -147,7 +149,7 @@ struct RowBuffer: ~Copyable {
         leaveOpaque(table, row)
         tables[table].fill(row, with: .null)
         tables[table].rows[row].shape = .value
-        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept, .others])
+        tables[table].rows[row].flags.subtract(Row.Flags.ofState)
         tables[table].forgetKept(row)
         tables[table].rows[row].misfit = nil
         touch(table, row)
@@ -192,7 +194,7 @@ struct RowBuffer: ~Copyable {
         case .untouched where tables[table].rows[row].flags.contains(.swept): return
         case .untouched:
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
-                makeOpaque(table, row)
+                makeOpaque(table, row, isOwn: false)
                 // A deadline says nothing of the value.
                 return spare(table, row)
             }
@@ -227,17 +229,22 @@ struct RowBuffer: ~Copyable {
     // MARK: Opaque rows
 
     /// Notes that a row must be read.
-    mutating func makeOpaque(_ table: Int, _ row: Int) {
+    ///
+    /// - Parameter isOwn: Whether what changed it says that the key is of the table's type.
+    mutating func makeOpaque(_ table: Int, _ row: Int, isOwn: Bool = true) {
         guard tables[table].rows[row].shape != .opaque else {
             tables[table].rows[row].flags.remove(.swept)
+            if isOwn { noteOwn(table, row) }
             restartFieldScan(table, row)
             return
         }
-        let kept = keptUntilRead(table, row)
+        let isOwn = isOwn || isSurelyOwn(table, row)
+        let kept = isOwn ? nil : keptUntilRead(table, row)
         leaveOpaque(table, row)
         tables[table].fill(row, with: .unchanged)
         tables[table].rows[row].shape = .opaque
-        tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept, .others])
+        tables[table].rows[row].flags.subtract(Row.Flags.ofState)
+        if isOwn { tables[table].rows[row].flags.insert(.own) }
         tables[table].forgetKept(row)
         opaqueCount += 1
         if let kept {
@@ -263,7 +270,7 @@ struct RowBuffer: ~Copyable {
         if mapping.isOneRowPerKey {
             let row = Int(tables[table].keys[key].first)
             let isNew = tables[table].rows[row].shape != .opaque
-            makeOpaque(table, row)
+            makeOpaque(table, row, isOwn: false)
             if isBaseline, isNew { spare(table, row) }
             if !isBaseline { unspare(table, row) }
             return
@@ -271,6 +278,9 @@ struct RowBuffer: ~Copyable {
         if !isBaseline {
             if mapping.type != .stream {
                 noteForgotten(table, key)
+                if tables[table].isShared, isPut(table, key, before: offset) {
+                    tables[table].keys[key].flags.insert(.own)
+                }
                 dropRows(table, key, at: offset)
             }
             tables[table].keys[key].flags.remove(.baseline)

@@ -43,10 +43,11 @@ struct PostgresKept {
         return try select(
             """
             (key, member) IN (
-                SELECT k, (SELECT member FROM sluice_kept
+                SELECT k, r.member FROM unnest($3::bytea[]) AS n(k) CROSS JOIN LATERAL (
+                    SELECT member FROM sluice_kept
                     WHERE source = $1 AND table_name = $2 AND key = k AND member <> ''
-                        AND state IN (\(Kept.back.rawValue), \(Kept.ended.rawValue)) LIMIT 1)
-                FROM unnest($3::bytea[]) AS n(k))
+                        AND state IN (\(Kept.back.rawValue), \(Kept.ended.rawValue)) LIMIT 1
+                ) AS r)
             """, [Self.arrays(keys)[0]], mapping)
     }
 

@@ -1,3 +1,4 @@
+import Foundation
 import SluiceTesting
 import Testing
 
@@ -90,6 +91,63 @@ struct NameTests {
         let keys = try await client.send("KEYS", "*").compactMap { $0 }
         try await client.send(["DEL"] + keys)
         try expect("deleted", kept, [])
+    }
+
+    @Test(
+        "what the application removes goes, whatever was before", arguments: DatabaseKind.allCases)
+    func removed(kind: DatabaseKind) async throws {
+        let bench = try await Bench(
+            kind,
+            tables: """
+                tables:
+                  counters: { keys: "c:<id>", string: { value: integer } }
+                  tags: { keys: "s:<id>", set: { member: tag } }
+                  texts: { keys: "m:<id>", string: { value: text } }
+                  hashes: { keys: "m:<id>", hash: { n: integer } }
+                  sets: { keys: "m:<id>", set: { member: member } }
+                """, interval: "10s")
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        func send(_ lines: String...) async throws {
+            try await client.sendAll(lines.map(ServerTests.words))
+            try bench.flush()
+        }
+        func restart() async throws {
+            #expect(bench.sluice.stop(SIGTERM) == 0)
+            try await bench.start()
+        }
+        try await send("SET c:a 5", "SET m:a 5", "SET m:b 5", "SADD m:c x", "SADD m:source x y")
+        let kept = ["c:a", "m:a", "m:b", "m:c"]
+        for key in kept { try await client.send("PEXPIRE", key, "20") }
+        let isGone = await Eventually.holds {
+            (try? await client.send(["EXISTS"] + kept)) == ["0"]
+        }
+        #expect(isGone)
+        try await send("INCR c:a")
+        #expect(try bench.number("SELECT value FROM counters WHERE id = 'a'") == 6)
+        // They came back with these, and go with them.
+        try await send(
+            "DEL c:a", "INCR c:a", "INCR m:a", "DEL m:a", "SET m:b 6", "DEL m:b", "HSET m:h n 1",
+            "RENAME m:h m:b", "SADD m:c z", "SUNIONSTORE m:c m:source", "DEL m:c",
+            "SUNIONSTORE m:d m:source", "DEL m:d", "SUNIONSTORE m:d m:source", "DEL m:d")
+        #expect(try bench.number("SELECT value FROM counters WHERE id = 'a'") == 1)
+        #expect(try bench.query("SELECT * FROM texts") == [])
+        #expect(try bench.query("SELECT id, n FROM hashes") == [["b", "1"]])
+        #expect(try bench.query("SELECT DISTINCT id FROM sets") == [["source"]])
+        #expect(await bench.counter("setAside") == 0)
+
+        try await send("SET c:b 5", "SADD s:b a", "SADD m:e a")
+        try await restart()
+        try await send("DEL c:b", "FLUSHALL", "INCR c:b")
+        #expect(try bench.number("SELECT value FROM counters WHERE id = 'b'") == 1)
+        try await send("SADD s:c a", "SADD m:f a")
+        try await restart()
+        try await send("DEL s:c m:f", "SADD s:c b", "SADD m:f b")
+        try await restart()
+        try await send("DEL s:c m:f")
+        #expect(try bench.query("SELECT id, tag FROM tags") == [["b", "a"]])
+        #expect(try bench.query("SELECT id FROM sets WHERE id <> 'source'") == [["e"]])
+        #expect(await bench.counter("setAside") == 0)
     }
 
     @Test("a key that is renamed takes its rows along", arguments: ServerKind.supported)
