@@ -98,6 +98,9 @@ public struct TableChanges: Hashable, Sendable {
     public var sparedAdds: [Int64] = []
     /// Whether the key of each went again meanwhile, so that its value is not all that was added.
     public var sparedIsBroken: [Bool] = []
+    /// Whether the name of each was removed before that, so that only a row that had outlived its key by
+    /// then goes on.
+    public var sparedIsAnew: [Bool] = []
     /// Rows, keys (an empty member) or the whole table (an empty key) that outlived their keys.
     public var kept: [KeptRow] = []
     /// What becomes of all rows that were there before, except those in ``clearsExcept``.

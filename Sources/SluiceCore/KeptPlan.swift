@@ -133,7 +133,10 @@ package struct KeptPlan {
             columns: [0] + (deadline.map { [$0] } ?? []),
             actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true, mapping: mapping)
         for index in rows.indices {
-            guard let state = stateBefore(rows[index]), state != .doubtful else {
+            let row = rows[index]
+            let isAnew = changes.sparedIsAnew[index]
+            let before = isAnew ? known[row] ?? wideBefore(row) : stateBefore(row)
+            guard let state = before, state == .gone || state == .back && !isAnew else {
                 replaced.append(index)
                 if keptNow[rows[index]] == nil { end(rows[index]) }
                 continue
@@ -184,10 +187,9 @@ package struct KeptPlan {
         guard keys.count > 0 else { return }
         let returned = known.returnedKeys
         for (index, key) in keys.identities.enumerated() {
-            let wide = keptNow[key] ?? keptNow[RowIdentity(key: [])]
-            guard wide.map({ $0 == .ended }) ?? !known.hasOutlived(key, returned: returned) else {
-                continue
-            }
+            // What befell the key itself came after it was swept; what befell the table, before.
+            let isFlushed = keptNow[key] == nil && keptNow[RowIdentity(key: [])] != nil
+            guard !isFlushed, !known.hasOutlived(key, returned: returned) else { continue }
             switch policy(isUnknown: changes.sweptKeysIsUnknown[index]) {
             case .keep: continue
             case .delete: changes.clears.append(keys, index)
@@ -326,6 +328,7 @@ extension TableChanges {
         spared = spared.selecting([])
         sparedAdds = []
         sparedIsBroken = []
+        sparedIsAnew = []
     }
 }
 

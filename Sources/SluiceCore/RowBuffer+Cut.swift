@@ -272,7 +272,8 @@ extension RowBuffer {
             } else if tables[item.table].keys[item.key].flags.contains(.missing) {
                 tables[item.table].keys[item.key].readOffset = .min
                 tables[item.table].keys[item.key].readUntil = .min
-                makeKeyOpaque(item.table, item.key, isBaseline: false)
+                let isBaseline = tables[item.table].keys[item.key].flags.contains(.baseline)
+                makeKeyOpaque(item.table, item.key, isBaseline: isBaseline)
             }
         }
         missing = []

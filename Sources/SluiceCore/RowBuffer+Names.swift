@@ -13,7 +13,10 @@ extension RowBuffer {
     func isThere(_ table: Int, _ row: Int) -> Bool {
         guard tables[table].isShared else { return true }
         let state = tables[table].rows[row]
-        let isLeaving = state.shape == .untouched && state.flags.contains(.swept)
+        let isLeaving =
+            state.shape == .untouched
+            && (state.flags.contains(.swept)
+                || tables[table].keptTable != nil && tables[table].kept[Int32(row)] == nil)
         return !isLeaving && state.shape != .absent && !state.flags.contains(.gone)
     }
 
@@ -31,8 +34,8 @@ extension RowBuffer {
         guard tables[table].isShared, tables[table].mapping.canKeep else { return false }
         let state = tables[table].rows[row]
         let key = Int(state.key)
-        guard state.flags.isDisjoint(with: [.setAside, .own]), state.misfit == nil,
-            !tables[table].isWiped, !tables[table].keys[key].flags.contains(.cleared),
+        guard !state.flags.contains(.own), !tables[table].isWiped,
+            !tables[table].keys[key].flags.contains(.cleared),
             // One that came back, or was read after the rest was gone.
             tables[table].kept[Int32(row)] == nil
         else { return false }
@@ -43,6 +46,17 @@ extension RowBuffer {
         let isUnread = state.shape == .opaque || state.shape == .missing
         let deletes = tables[table].mapping.removal.onDelete == .delete
         return state.shape == .untouched || deletes && (isUnread || state.shape == .update)
+    }
+
+    /// Has a row go, or its time be marked, only if the database does not remember that it outlived its
+    /// key.
+    mutating func sweepRemoved(_ table: Int, _ row: Int) {
+        let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
+        tables[table].rows[row].flags.formUnion([.swept, .removed])
+        tables[table].rows[row].flags.remove(.unknown)
+        sweepOut(table, row)
+        if isForgotten { vanished += 1 }
+        tables[table].rows[row].misfit = isForgotten ? Self.vanishedMisfit : nil
     }
 
     /// Whether the buffer knows that a row's key was its own after it was last gone.
@@ -76,7 +90,7 @@ extension RowBuffer {
                 switch state.shape {
                 case .value, .merge: true
                 case .opaque: !state.flags.contains(.swept)
-                case .untouched, .update, .absent, .missing: state.flags.contains(.setAside)
+                case .untouched, .update, .absent, .missing: false
                 }
             if isPut, !state.flags.contains(.gone), state.readOffset < offset { return true }
             row = Int(state.next)

@@ -177,11 +177,11 @@ extension RowBuffer {
             return
         }
         if result.value == .wrongType {
-            leave(table, key: key, at: offset)
+            if tables[table].isShared { leave(table, key: key, at: offset) }
             if !isOthers(key, of: table, result) {
                 setAside(table, key: key, wrongType(table, result))
             }
-            return
+            if tables[table].isShared { return }
         }
         tables[table].keys[key].flags.remove(.own)
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }

@@ -19,9 +19,7 @@ extension RowBuffer {
         switch cause.map({ tables[table].mapping.removal[$0] }) {
         case .delete where cause == .deleted && mayHaveOutlived(table, row),
             .mark where cause == .deleted && mayHaveOutlived(table, row):
-            tables[table].rows[row].flags.formUnion([.swept, .removed])
-            tables[table].rows[row].flags.remove(.unknown)
-            sweepOut(table, row)
+            sweepRemoved(table, row)
         case .delete: delete(table, row)
         case .keep where cause == .unknown || !isExact:
             if cause == .unknown { doubtful += 1 }
@@ -53,6 +51,12 @@ extension RowBuffer {
     ///
     /// - Parameter kept: How it is remembered there; nil when its mark says it.
     mutating func keep(_ table: Int, _ row: Int, _ kept: Kept?) {
+        let state = tables[table].rows[row]
+        if tables[table].isShared, state.shape == .value, !state.flags.contains(.dirty) {
+            // The database has it: nothing of it can be forgotten.
+            tables[table].fill(row, with: .unchanged)
+            tables[table].rows[row].shape = .untouched
+        }
         saveBeforeGone(table, row)
         tables[table].rows[row].flags.insert(.gone)
         if let kept {

@@ -129,7 +129,10 @@ struct RowBuffer: ~Copyable {
             if tables[table].rows[row].flags.contains(.swept) {
                 let isRemoved = tables[table].rows[row].flags.contains(.removed)
                 beginPut(table, row)
-                if isAdd, !isRemoved { spare(table, row) }
+                if isAdd { spare(table, row) }
+                if isRemoved, tables[table].rows[row].flags.contains(.spared) {
+                    tables[table].spared[Int32(row)] = Spared(isAnew: true)
+                }
                 return true
             }
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
@@ -346,6 +349,7 @@ struct RowBuffer: ~Copyable {
         let shape = tables[table].rows[row].shape
         guard shape == .opaque || shape == .missing else { return }
         opaqueCount -= 1
+        tables[table].rows[row].flags.remove(.own)
         if !tables[table].fieldScans.isEmpty || !tables[table].fieldScanRestarts.isEmpty {
             endFieldScan(table, row)
         }

@@ -251,6 +251,9 @@ struct Spared {
     var delta: Int64 = 0
     /// Whether its key went once more meanwhile, so that what is read is not all that was added.
     var isBroken = false
+    /// Whether its name was removed before that: what the row had then is no total that goes on, unless
+    /// the database remembers that it had outlived its key.
+    var isAnew = false
 }
 
 /// Entries of streams that wait for a cut.

@@ -73,6 +73,7 @@ struct TableCut {
                 let spared = table.spared[Int32(row)] ?? Spared()
                 changes.sparedAdds.append(spared.delta)
                 changes.sparedIsBroken.append(spared.isBroken)
+                changes.sparedIsAnew.append(spared.isAnew)
             } else {
                 try changes.puts.append(identity, mapping, cells)
             }

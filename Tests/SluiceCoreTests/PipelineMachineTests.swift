@@ -100,7 +100,7 @@ struct PipelineMachineTests {
             Issue.record("no batch is due")
             return
         }
-        #expect(batch.tables[0].swept.count == (wasReliable ? 1 : 0))
+        #expect(batch.tables[0].removes.count == (wasReliable ? 1 : 0))
         #expect(batch.tables[0].kept.map(\.state) == (wasReliable ? [] : [.doubtful]))
     }
 
