@@ -52,6 +52,8 @@ public struct ModelRedis {
         public private(set) var outlived: [Outlived: Value] = [:]
         /// The deadlines that they had.
         public private(set) var outlivedDeadlines: [String: Int64] = [:]
+        /// Those that came back: what is added then goes on top of their rows, which have more than Redis.
+        private var returned: Set<Outlived> = []
         /// Keys that went by themselves in the command that is running.
         var removed: [String: RemovalCause] = [:]
 
@@ -64,7 +66,8 @@ public struct ModelRedis {
                 unknownTotals.insert(key)
             }
             if let value = values[key] {
-                outlived[Outlived(key: key, type: value.type)] = value
+                let name = Outlived(key: key, type: value.type)
+                if !returned.contains(name) || value.type == .string { outlived[name] = value }
                 if case .hash = value { outlivedDeadlines[key] = deadlines[key] }
             }
             values[key] = nil
@@ -74,7 +77,10 @@ public struct ModelRedis {
 
         /// Notes that what is there now is of no key that is gone.
         mutating func noteReturns() {
-            for (key, value) in values { outlived[Outlived(key: key, type: value.type)] = nil }
+            for (key, value) in values {
+                let name = Outlived(key: key, type: value.type)
+                if outlived.removeValue(forKey: name) != nil { returned.insert(name) }
+            }
         }
 
         /// Loses all keys by a flush; their rows stay.
