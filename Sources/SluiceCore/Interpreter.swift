@@ -204,11 +204,7 @@ struct Interpreter: ~Copyable {
                 if isMissing { buffer.tables[table].keys[slot].readOffset = .min }
                 buffer.clear(table, slot, at: offset, policy)
                 let isKept = policy.map { mappings[table].removal[$0] == .keep } ?? true
-                // Whose type is not known is no loss for a table that shares the name.
-                let isOwn = !buffer.tables[table].isShared || state.flags.contains(.own)
-                if isKept, isMissing, isOwn, !state.flags.contains(.baseline) {
-                    buffer.vanish(table, slot)
-                }
+                if isKept, buffer.wasUnread(table, state.flags) { buffer.vanish(table, slot) }
             }
         }
     }

@@ -226,8 +226,7 @@ extension RowBuffer {
             let state = tables[table].keys[key]
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing
-            let isUnread =
-                isOlder && isUnread(table, key) || isMissing && !state.flags.contains(.baseline)
+            let isUnread = isOlder && isUnread(table, key) || wasUnread(table, state.flags)
             if isOlder { leaveOpaque(table, key: key) }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
@@ -258,6 +257,13 @@ extension RowBuffer {
         let flags = tables[table].keys[key].flags
         return flags.contains(.opaque) && flags.isDisjoint(with: [.baseline, .scanning])
             && !tables[table].mapping.isOneRowPerKey && tables[table].mapping.type != .stream
+    }
+
+    /// Whether a key that was found missing had a change that was still to be read. Where the name is
+    /// shared, only if it was of the table's type.
+    func wasUnread(_ table: Int, _ flags: Key.Flags) -> Bool {
+        flags.contains(.missing) && !flags.contains(.baseline)
+            && (!tables[table].isShared || flags.contains(.own))
     }
 
     /// Notes that a key with many rows went before what a command had made of it could be read.
@@ -312,8 +318,7 @@ extension RowBuffer {
         for item in items { resolveMissing(item) }
     }
 
-    /// A row or key that was found missing went by a change that emptied it.
-    mutating func resolveMissing(_ item: Opaque) {
+    private mutating func resolveMissing(_ item: Opaque) {
         if let row = item.row {
             guard tables[item.table].rows[row].shape == .missing,
                 Int(tables[item.table].rows[row].key) == item.key

@@ -17,17 +17,7 @@ public struct ModelTraffic {
             name: "texts", keys: pattern("t:", "id"), type: .string,
             columns: [Column(name: "value", type: .text)], removal: .always(.delete),
         ),
-        TableMapping(
-            name: "sessions", keys: pattern("h:", "id"), type: .hash,
-            fields: [Array("n".utf8), Array("name".utf8)],
-            columns: [Column(name: "n", type: .integer), Column(name: "name", type: .text)],
-            rest: "rest", deadline: "expires_at",
-        ),
-        TableMapping(
-            name: "scores", keys: pattern("z:", "id"), type: .sortedSet,
-            columns: [Column(name: "score", type: .real)],
-            member: Column(name: "member", type: .text),
-        ),
+        hashes("sessions", "h:"), scores("scores", "z:"),
         TableMapping(
             name: "tags", keys: pattern("s:", "id"), type: .set,
             member: Column(name: "tag", type: .text), removal: .always(.delete),
@@ -49,18 +39,25 @@ public struct ModelTraffic {
             name: "shared_texts", keys: pattern("y:", "id"), type: .string,
             columns: [Column(name: "value", type: .text)],
         ),
+        hashes("shared_hashes", "y:"), scores("shared_scores", "y:"),
+    ]
+
+    private static func hashes(_ name: String, _ prefix: String) -> TableMapping {
         TableMapping(
-            name: "shared_hashes", keys: pattern("y:", "id"), type: .hash,
+            name: name, keys: pattern(prefix, "id"), type: .hash,
             fields: [Array("n".utf8), Array("name".utf8)],
             columns: [Column(name: "n", type: .integer), Column(name: "name", type: .text)],
             rest: "rest", deadline: "expires_at",
-        ),
+        )
+    }
+
+    private static func scores(_ name: String, _ prefix: String) -> TableMapping {
         TableMapping(
-            name: "shared_scores", keys: pattern("y:", "id"), type: .sortedSet,
+            name: name, keys: pattern(prefix, "id"), type: .sortedSet,
             columns: [Column(name: "score", type: .real)],
             member: Column(name: "member", type: .text),
-        ),
-    ]
+        )
+    }
 
     private static func pattern(_ prefix: String, _ name: String) -> KeyPattern {
         KeyPattern(segments: [
