@@ -87,6 +87,40 @@ struct ReviewedCasesTests {
         #expect(removed == 0)
     }
 
+    @Test(
+        "a member that leaves before a baseline's read of its key goes, although nothing remembers it"
+    )
+    func leavesBeforeRead() throws {
+        var machine = Self.machine()
+        let other = ReplicationID("other")
+        machine.linkResynchronised(Position(history: other, offset: 5, database: 0))
+        var now = Duration.seconds(2)
+        var removed: [Bytes] = []
+        for _ in 0..<30 {
+            now += .seconds(1)
+            switch machine.next(now: now) {
+            case .commit(let batch):
+                for table in batch.tables { removed += table.removes.identities.map(\.member) }
+                machine.committed(BatchOutcome(), now: now)
+            case .scan:
+                machine.scanFinished(
+                    [Self.key], cursor: [0x30], offset: 5, history: other, now: now)
+            case .read:
+                // The database has c too; Redis had it at 5, and has not at 1,000.
+                let page = ReadValue.page([Array("a".utf8), Array("b".utf8)], next: [0x30])
+                machine.readFinished(
+                    [ReadResult(value: page)], offset: 1_000, until: 1_000, history: other,
+                    now: now)
+                machine.send("SREM", "s:a", "c")
+                machine.requestCut()
+            case .sweep, .askCauses, .wait, .finish: break
+            }
+        }
+        let offset = machine.streamOffset
+        #expect(offset < 1_000)
+        #expect(removed == [Array("c".utf8)])
+    }
+
     @Test("a baseline ends although there is always a batch on its way")
     func sweepsBesideCommits() {
         var machine = Self.machine()
