@@ -20,11 +20,11 @@ struct Interpreter: ~Copyable {
     /// The number of the database that is selected.
     private var current = 0
     private let databases: [Int]
-    private let patterns: [KeyPattern]
-    private let types: [RedisType]
-    private let overlaps: Bool
+    let patterns: [KeyPattern]
+    let types: [RedisType]
+    let overlaps: Bool
     private let commands = CommandTable()
-    private var described: [Bytes: CommandDescription] = [:]
+    var described: [Bytes: CommandDescription] = [:]
 
     init(mappings: [TableMapping], seed: UInt64) {
         self.mappings = mappings
@@ -150,18 +150,25 @@ struct Interpreter: ~Copyable {
     /// Makes the rows of a key opaque in each table that maps it.
     mutating func makeOpaque(_ key: borrowing Span<UInt8>, at offset: Int64) {
         for table in patterns.indices where maps(table, key) {
-            let slot = buffer.tables[table].key(key)
-            let row = Int(buffer.tables[table].keys[slot].first)
-            if mappings[table].isOneRowPerKey {
-                guard buffer.isCurrent(table, row: row, at: offset) else {
-                    buffer.unspare(table, row)
-                    continue
-                }
-            } else {
-                guard offset > buffer.tables[table].keys[slot].readOffset else { continue }
-            }
-            buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
+            makeOpaque(table, key, nil, at: offset)
         }
+    }
+
+    mutating func makeOpaque(
+        _ table: Int, _ key: borrowing Span<UInt8>, _ write: CommandDescription.Write?,
+        at offset: Int64,
+    ) {
+        let slot = buffer.tables[table].key(key)
+        let row = Int(buffer.tables[table].keys[slot].first)
+        if mappings[table].isOneRowPerKey {
+            guard buffer.isCurrent(table, row: row, at: offset) else {
+                return buffer.unspare(table, row)
+            }
+        } else {
+            guard offset > buffer.tables[table].keys[slot].readOffset else { return }
+        }
+        buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
+        buffer.noteType(table, slot, write)
     }
 
     /// Removes a key.
@@ -182,6 +189,8 @@ struct Interpreter: ~Copyable {
             }
             let slot = buffer.tables[table].key(key)
             let policy = mappings[table].needsCause ? cause : .deleted
+            buffer.resolveReplaced(table, slot, before: offset)
+            if type == nil { buffer.ownStored(table, slot) }
             // What was read missing before its removal was seen learns now why it went.
             if mappings[table].isOneRowPerKey {
                 let row = Int(buffer.tables[table].keys[slot].first)
@@ -237,55 +246,7 @@ struct Interpreter: ~Copyable {
         if overlaps { deleteKey(key, at: offset, .deleted, except: .string) }
     }
 
-    // MARK: Commands that say nothing of their effect
-
-    private mutating func applyUnknown(
-        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
-    ) {
-        noteFieldDeadlines(bytes.extracting(arguments[0]))
-        for index in writtenKeys(bytes, arguments) {
-            makeOpaque(bytes.extracting(arguments[index]), at: offset)
-        }
-    }
-
-    // HPEXPIREAT, HSETEX, HGETEX, and values that bring deadlines of their fields with them.
-    private mutating func noteFieldDeadlines(_ name: borrowing Span<UInt8>) {
-        guard !buffer.mayFieldsExpire, name.count > 0 else { return }
-        if name[0].lowercasedASCII == UInt8(ascii: "h") || name.isWord("restore")
-            || name.isWord("restore-asking")
-        {
-            buffer.mayFieldsExpire = true
-        }
-    }
-
-    /// The arguments that a command may change the keys of.
-    private func writtenKeys(_ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>]) -> [Int] {
-        let name = Bytes(copying: bytes.extracting(arguments[0])).map(\.lowercasedASCII)
-        // A command that nobody describes: each argument that might be a key is taken for one.
-        let all = Array(arguments.indices.dropFirst())
-        guard let description = described[name] else { return all }
-        // PFCOUNT changes the count that a HyperLogLog keeps, and is no writing command.
-        guard description.isWrite || description.keys.contains(where: \.isWrite) else { return [] }
-        var keys: Set<Int> = []
-        for specification in description.keys where specification.isWrite {
-            guard !specification.isIncomplete, let found = specification.keys(bytes, arguments)
-            else { return all }
-            keys.formUnion(found)
-        }
-        return keys.sorted()
-    }
-
-    private mutating func sort(
-        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
-    ) {
-        var index = 2
-        while index + 1 < arguments.count {
-            if bytes.extracting(arguments[index]).isWord("store") {
-                makeOpaque(bytes.extracting(arguments[index + 1]), at: offset)
-            }
-            index += 1
-        }
-    }
+    // MARK: Commands on two keys
 
     // The application removed the old name; what has the new one is read.
     private mutating func rename(
@@ -327,43 +288,5 @@ struct Interpreter: ~Copyable {
             if let number, maps(database: Int(number)) { return true }
         }
         return false
-    }
-
-    private mutating func setAside(
-        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ name: CommandName?,
-        at offset: Int64,
-    ) {
-        let misfit = Misfit(.tooLarge, "an argument of the command is larger than the limit")
-        guard arguments.count > 1 else { return }
-        let keys = writtenKeys(bytes, arguments)
-        for index in keys.isEmpty || keys.count == arguments.count - 1 ? [1] : keys {
-            let key = bytes.extracting(arguments[index])
-            for table in patterns.indices where maps(table, key) {
-                let slot = buffer.tables[table].key(key)
-                if types[table] == .stream {
-                    setEntryAside(bytes, arguments, name, table, slot, misfit, at: offset)
-                } else if mappings[table].isOneRowPerKey {
-                    let row = Int(buffer.tables[table].keys[slot].first)
-                    buffer.setAside(table, row, misfit)
-                } else {
-                    let none: Bytes = []
-                    let row = buffer.tables[table].member(none.span, of: slot)
-                    buffer.setAside(table, row, misfit)
-                }
-            }
-        }
-    }
-
-    // An entry has a name of its own; what else makes a stream is read.
-    private mutating func setEntryAside(
-        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], _ name: CommandName?,
-        _ table: Int, _ slot: Int, _ misfit: Misfit, at offset: Int64,
-    ) {
-        guard name == .xadd, let place = Self.placeOfIdentifier(bytes, arguments) else {
-            guard offset > buffer.tables[table].keys[slot].readOffset else { return }
-            return buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
-        }
-        buffer.endMistyped(table, key: slot, at: offset)
-        buffer.setAside(table, slot, id: bytes.extracting(arguments[place]), misfit)
     }
 }

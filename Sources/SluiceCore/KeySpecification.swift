@@ -29,14 +29,19 @@ public struct KeySpecification: Hashable, Sendable {
     public let find: Find
     /// Whether the command may change them.
     public let isWrite: Bool
+    /// Whether the command replaces what they had, whatever that was.
+    public let isOverwrite: Bool
     /// Whether there may be keys that this does not name.
     public let isIncomplete: Bool
 
     /// Creates a specification.
-    public init(begin: Begin, find: Find, isWrite: Bool, isIncomplete: Bool) {
+    public init(
+        begin: Begin, find: Find, isWrite: Bool, isOverwrite: Bool = false, isIncomplete: Bool,
+    ) {
         self.begin = begin
         self.find = find
         self.isWrite = isWrite
+        self.isOverwrite = isOverwrite
         self.isIncomplete = isIncomplete
     }
 
@@ -97,13 +102,46 @@ public struct CommandDescription: Hashable, Sendable {
     public let name: Bytes
     /// Whether it may write.
     public let isWrite: Bool
+    /// What each key that it writes is afterwards, unless it is gone; nil when nobody says.
+    public let type: RedisType?
     /// Its keys.
     public let keys: [KeySpecification]
 
     /// Creates a description.
-    public init(name: Bytes, isWrite: Bool, keys: [KeySpecification]) {
+    public init(name: Bytes, isWrite: Bool, type: RedisType? = nil, keys: [KeySpecification]) {
         self.name = name
         self.isWrite = isWrite
+        self.type = type
         self.keys = keys
+    }
+
+    /// The keys of a command that it may change, by the index of the argument, or nil when it can't be
+    /// said.
+    func written(
+        _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>],
+    ) -> [Int: Write]? {
+        // PFCOUNT changes the count that a HyperLogLog keeps, and is no writing command.
+        guard isWrite || keys.contains(where: \.isWrite) else { return [:] }
+        var written: [Int: Write] = [:]
+        for specification in keys where specification.isWrite {
+            guard !specification.isIncomplete, let found = specification.keys(bytes, arguments)
+            else { return nil }
+            for index in found where written[index] != .overwritten {
+                written[index] =
+                    specification.isOverwrite
+                    ? .overwritten : found.count == 1 ? .changed : .oneOfSeveral
+            }
+        }
+        return written
+    }
+
+    /// What a command does to a key.
+    enum Write {
+        /// It was of the command's type before, and is so afterwards or gone.
+        case changed
+        /// It is of the command's type afterwards, or gone.
+        case overwritten
+        /// It may not have been touched.
+        case oneOfSeveral
     }
 }

@@ -57,12 +57,14 @@ struct Row {
         static let unknown = Flags(rawValue: 512)
         /// With ``setAside``, or about to be: a stream's key that is of another type.
         static let mistyped = Flags(rawValue: 1024)
-        /// Its key was read, and was of another type.
+        /// Its key was read, and its name was another's.
         static let others = Flags(rawValue: 2048)
         /// While it waits for a read: a command has said since its last end that the key is its own.
         static let own = Flags(rawValue: 4096)
         /// With ``swept``: its name was removed, whatever had it.
         static let removed = Flags(rawValue: 8192)
+        /// While it waits for a read: a command has said that the key is its own, or gone.
+        static let stored = Flags(rawValue: 16384)
     }
 
     var member: Bytes = []
@@ -126,6 +128,10 @@ struct Key {
         static let forgotten = Flags(rawValue: 2048)
         /// While it waits for a read: a command has said since its last end that it is of the table's type.
         static let own = Flags(rawValue: 4096)
+        /// It was read, or rows of it were, and its name was another's; why it went is still to be seen.
+        static let others = Flags(rawValue: 8192)
+        /// While it waits for a read: a command has said that it is of the table's type, or gone.
+        static let stored = Flags(rawValue: 16384)
     }
 
     var bytes: Bytes = []

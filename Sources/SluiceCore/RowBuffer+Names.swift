@@ -1,6 +1,8 @@
 extension Row.Flags {
     /// What ends when a row begins another state.
-    static let ofState: Self = [.gone, .marked, .spared, .swept, .others, .own, .removed]
+    static let ofState: Self = [
+        .gone, .marked, .spared, .swept, .others, .own, .removed, .stored,
+    ]
 }
 
 // DEL does not say what a key was, and a table shares names with others, or with keys that are there by
@@ -79,6 +81,39 @@ extension RowBuffer {
         if tables[table].kept[Int32(row)] != nil { tables[table].forgetKept(row) }
     }
 
+    /// Notes what a command says of the type of a key that waits for a read.
+    ///
+    /// - Parameter write: What the command did to it, or nil when it may be of any type now.
+    mutating func noteType(_ table: Int, _ key: Int, _ write: CommandDescription.Write?) {
+        guard tables[table].isShared, tables[table].mapping.type != .stream else { return }
+        let row = Int(tables[table].keys[key].first)
+        let isOneRow = tables[table].mapping.isOneRowPerKey
+        switch write {
+        case .changed where isOneRow: noteOwn(table, row)
+        case .changed: tables[table].keys[key].flags.insert(.own)
+        case .overwritten where isOneRow: tables[table].rows[row].flags.insert(.stored)
+        case .overwritten: tables[table].keys[key].flags.insert(.stored)
+        case .oneOfSeveral where isOneRow, nil where isOneRow:
+            tables[table].rows[row].flags.remove(.stored)
+        case .oneOfSeveral, nil: tables[table].keys[key].flags.remove(.stored)
+        }
+    }
+
+    /// Takes a key that a command stored for the table's own, because it was there to be removed.
+    @inline(__always)
+    mutating func ownStored(_ table: Int, _ key: Int) {
+        guard tables[table].isShared else { return }
+        let row = Int(tables[table].keys[key].first)
+        if tables[table].mapping.isOneRowPerKey {
+            guard tables[table].rows[row].flags.contains(.stored) else { return }
+            tables[table].rows[row].flags.remove(.stored)
+            noteOwn(table, row)
+        } else if tables[table].keys[key].flags.contains(.stored) {
+            tables[table].keys[key].flags.remove(.stored)
+            tables[table].keys[key].flags.insert(.own)
+        }
+    }
+
     /// Whether the buffer knows that a key was of its table's type after it was last gone, by what
     /// stands before an offset.
     func isPut(_ table: Int, _ key: Int, before offset: Int64) -> Bool {
@@ -152,6 +187,36 @@ extension RowBuffer {
         }
         touch(table, row)
         return true
+    }
+
+    /// Notes that a row or key was read and its name is another's, and that why it went is still to be
+    /// seen: it went before the read.
+    mutating func noteReplaced(_ item: Opaque) {
+        if let row = item.row { tables[item.table].rows[row].flags.insert(.others) }
+        if missing.last == item { tables[item.table].keys[item.key].flags.insert(.others) }
+    }
+
+    /// What stands in the stream after a key was read of which the name is another's is not its removal:
+    /// it went before.
+    @inline(__always)
+    mutating func resolveReplaced(_ table: Int, _ key: Int, before offset: Int64) {
+        guard tables[table].keys[key].flags.contains(.others) else { return }
+        resolveReplaced(before: offset)
+    }
+
+    /// See ``resolveReplaced(_:_:before:)``: of all keys.
+    mutating func resolveReplaced(before offset: Int64) {
+        for item in missing where isReplaced(item, before: offset) { resolveMissing(item) }
+    }
+
+    private func isReplaced(_ item: Opaque, before offset: Int64) -> Bool {
+        guard let row = item.row else {
+            let key = tables[item.table].keys[item.key]
+            return key.flags.isSuperset(of: [.missing, .others]) && offset > key.readOffset
+        }
+        let state = tables[item.table].rows[row]
+        return state.shape == .missing && state.flags.contains(.others)
+            && Int(state.key) == item.key && offset > state.readOffset
     }
 
     /// Has the rows of a key go that was read and is of another type.

@@ -47,9 +47,9 @@ extension RowBuffer {
         let isFirst =
             tables[opaque.table].keys[opaque.key].cursor.isEmpty
             && !(opaque.row.map { isScanningFields(opaque.table, $0) } ?? false)
-        // Who only names keys does not say how another came to the name.
+        // Another key has the name. Why this one went, the stream may still say: it is behind the read.
         let isReplaced =
-            !isExact && result.value == .wrongType && tables[opaque.table].mapping.type != .stream
+            result.value == .wrongType && tables[opaque.table].mapping.type != .stream
             && isOthers(opaque.key, of: opaque.table, result)
         let isMissing = isReplaced || result.isMissing(isFirst: isFirst)
         if isMissing, tables[opaque.table].mapping.needsCause {
@@ -68,6 +68,7 @@ extension RowBuffer {
         } else {
             applyMembers(result, opaque.table, opaque.key, isMissing: isMissing, at: offset)
         }
+        if isReplaced { noteReplaced(opaque) }
     }
 
     private mutating func applyRow(
@@ -85,16 +86,10 @@ extension RowBuffer {
         case .missing:
             remove(table, row, .deleted)
         case .wrongType:
-            let key = Int(tables[table].rows[row].key)
-            if isOthers(key, of: table, result) {
-                remove(table, row, .deleted)
-                tables[table].rows[row].flags.insert(.others)
-            } else {
-                leaveOpaque(table, row)
-                tables[table].rows[row].shape = .untouched
-                tables[table].rows[row].misfit = wrongType(table, result)
-                touch(table, row)
-            }
+            leaveOpaque(table, row)
+            tables[table].rows[row].shape = .untouched
+            tables[table].rows[row].misfit = wrongType(table, result)
+            touch(table, row)
         case .single(let bytes):
             beginPut(table, row)
             let mapping = tables[table].mapping
@@ -183,7 +178,7 @@ extension RowBuffer {
             }
             if tables[table].isShared { return }
         }
-        tables[table].keys[key].flags.remove(.own)
+        tables[table].keys[key].flags.subtract([.own, .stored])
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in

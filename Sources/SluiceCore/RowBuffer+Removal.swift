@@ -72,10 +72,11 @@ extension RowBuffer {
     private mutating func saveBeforeGone(_ table: Int, _ row: Int) {
         let shape = tables[table].rows[row].shape
         guard shape == .opaque || shape == .missing else { return }
+        let flags = tables[table].rows[row].flags
         leaveOpaque(table, row)
         tables[table].rows[row].shape = .untouched
         // What it was looked for now is known: its key went, and it stays.
-        let isSwept = tables[table].rows[row].flags.contains(.swept)
+        let isSwept = flags.contains(.swept) || flags.contains(.others) && !flags.contains(.own)
         tables[table].rows[row].flags.remove(.swept)
         if tables[table].rows[row].flags.contains(.spared) {
             // Only adds, or nothing but a baseline, had made it opaque.
@@ -152,7 +153,7 @@ extension RowBuffer {
         let isPut = tables[table].isShared && isPut(table, key, before: offset)
         let isThere = isThere(table, key: key, before: offset)
         leaveOpaque(table, key: key)
-        tables[table].keys[key].flags.remove(.own)
+        tables[table].keys[key].flags.subtract([.own, .stored])
         guard isThere else {
             // Of what came since nobody knows the type; what was put before it went was forgotten.
             if tables[table].forgotten.remove(Int32(key)) != nil { vanish(table, key) }
@@ -210,6 +211,7 @@ extension RowBuffer {
 
     /// Notes that all keys of a database, or of every one, are gone, but for those read later.
     mutating func flushed(_ database: Int?, at offset: Int64) {
+        resolveReplaced(before: offset)
         for table in tables.indices
         where database == nil || tables[table].mapping.database == database {
             switch tables[table].mapping.removal.onFlush {
@@ -223,6 +225,7 @@ extension RowBuffer {
         tables[table].keptTable = .gone
         for key in tables[table].keys.indices
         where !tables[table].keys[key].flags.contains(.free) {
+            ownStored(table, key)
             let state = tables[table].keys[key]
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing
@@ -315,10 +318,13 @@ extension RowBuffer {
         guard !missing.isEmpty, processed >= missingUntil else { return }
         let items = missing
         missing = []
-        for item in items { resolveMissing(item) }
+        for item in items {
+            resolveMissing(item)
+            tables[item.table].keys[item.key].flags.remove(.others)
+        }
     }
 
-    private mutating func resolveMissing(_ item: Opaque) {
+    mutating func resolveMissing(_ item: Opaque) {
         if let row = item.row {
             guard tables[item.table].rows[row].shape == .missing,
                 Int(tables[item.table].rows[row].key) == item.key
@@ -327,8 +333,10 @@ extension RowBuffer {
                 return sweepOut(item.table, row)
             }
             // An HDEL empties a hash, whether the application sent it or the last field's deadline.
-            let isHash = tables[item.table].mapping.type == .hash
-            remove(item.table, row, isHash && mayFieldsExpire ? nil : .deleted)
+            let isDoubtful =
+                tables[item.table].mapping.type == .hash && mayFieldsExpire
+                && !tables[item.table].rows[row].flags.contains(.others)
+            remove(item.table, row, isDoubtful ? nil : .deleted)
         } else if tables[item.table].keys[item.key].flags.contains(.missing) {
             let offset = tables[item.table].keys[item.key].readOffset
             clear(item.table, item.key, at: offset, .deleted)

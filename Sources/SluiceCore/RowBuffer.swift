@@ -349,7 +349,7 @@ struct RowBuffer: ~Copyable {
         let shape = tables[table].rows[row].shape
         guard shape == .opaque || shape == .missing else { return }
         opaqueCount -= 1
-        tables[table].rows[row].flags.remove(.own)
+        tables[table].rows[row].flags.subtract([.own, .stored])
         if !tables[table].fieldScans.isEmpty || !tables[table].fieldScanRestarts.isEmpty {
             endFieldScan(table, row)
         }
@@ -358,7 +358,7 @@ struct RowBuffer: ~Copyable {
     mutating func leaveOpaque(_ table: Int, key: Int) {
         guard !tables[table].keys[key].flags.isDisjoint(with: [.opaque, .missing]) else { return }
         endScan(table, key)
-        tables[table].keys[key].flags.subtract([.opaque, .baseline, .missing])
+        tables[table].keys[key].flags.subtract([.opaque, .baseline, .missing, .others])
         opaqueCount -= 1
     }
 }

@@ -163,7 +163,10 @@ enum CommandDescriptions {
             return nil
         }
         let flags = (parts[2].elements ?? []).compactMap(\.text)
-        var keys = (parts[8].elements ?? []).compactMap(specification)
+        // Redis 7.0 flags SINTERSTORE as if it only changed a set that is there.
+        let isStore = name.suffix(5).map { $0 | 0x20 } == Array("store".utf8)
+        var keys = (parts[8].elements ?? []).compactMap { specification($0, isStore: isStore) }
+        let isModule = flags.contains("module")
         // Subcommands, such as those of XGROUP, have the keys of their family.
         for subcommand in parts.count > 9 ? parts[9].elements ?? [] : [] {
             keys += command(subcommand)?.keys ?? []
@@ -173,17 +176,37 @@ enum CommandDescriptions {
         return CommandDescription(
             name: name.map { $0 | ($0 >= 0x41 && $0 <= 0x5A ? 0x20 : 0) },
             isWrite: flags.contains("write") || subcommandsWrite,
+            type: isModule ? nil : type((parts[6].elements ?? []).compactMap(\.text)),
             keys: keys,
         )
     }
 
-    private static func specification(_ value: RESPValue) -> KeySpecification? {
+    // Source: the page "ACL" of the Redis documentation. SORT is of several categories, and what has to
+    // do with keys of any type is of none of these.
+    private static func type(_ categories: [String]) -> RedisType? {
+        let types = Set(
+            categories.compactMap { category -> RedisType? in
+                switch category {
+                case "@string", "@bitmap", "@hyperloglog": .string
+                case "@hash": .hash
+                case "@list": .list
+                case "@set": .set
+                case "@sortedset", "@geo": .sortedSet
+                case "@stream": .stream
+                default: nil
+                }
+            })
+        return types.count == 1 ? types.first : nil
+    }
+
+    private static func specification(_ value: RESPValue, isStore: Bool) -> KeySpecification? {
         let fields = dictionary(value)
         let flags = (fields["flags"]?.elements ?? []).compactMap(\.text)
         return KeySpecification(
             begin: begin(dictionary(fields["begin_search"] ?? .null)),
             find: find(dictionary(fields["find_keys"] ?? .null)),
             isWrite: !flags.contains("RO") && !flags.contains("not_key"),
+            isOverwrite: flags.contains("OW") || isStore,
             isIncomplete: flags.contains("incomplete"),
         )
     }

@@ -39,7 +39,8 @@ struct CommandPage {
 
             The mirror is the hardest case: any key may be any table's, and its strings are bytes, so it reads after `INCR`. On
             an `integer` column the INCR family is taken from the stream. A command that does not stand here is read, by
-            the server's own description of it.
+            the server's own description of it; and where that says of which type its keys are (most do), in the table of that
+            type alone.
 
             | command | \(kinds.joined(separator: " | ")) |
             | --- |\(kinds.map { _ in " --- |" }.joined())

@@ -174,6 +174,46 @@ struct NameTests {
         #expect(try bench.query("SELECT count(*) FROM sluice_dead_letters") == [["0"]])
     }
 
+    @Test(
+        "a key that goes before it is read leaves a dead letter in the table of its type alone",
+        arguments: ServerKind.supported)
+    func unread(kind: ServerKind) async throws {
+        let bench = try await Bench(
+            .sqlite,
+            tables: """
+                tables:
+                  strings: { keys: "<key>", string: { value: text } }
+                  hashes: { keys: "<key>", hash: { n: text }, rest: fields }
+                  lists: { keys: "<key>", list: { items: json } }
+                  sets: { keys: "<key>", set: { member: member } }
+                  scores: { keys: "<key>", sorted_set: { member: member, score: score } }
+                """, interval: "10s", server: kind)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.sendAll([["SADD", "source", "1", "2"], ["SET", "stay", "x"]])
+        try bench.flush()
+        let changes = [
+            "APPEND strings:1 x", "SETBIT strings:2 7 1", "PFADD strings:3 x", "LPUSH lists:1 x",
+            "SORT source STORE lists:2", "SUNIONSTORE sets:1 source", "ZADD scores:1 GT 1 x",
+            "GEOADD scores:2 NX 1 1 x", "ZUNIONSTORE scores:3 1 source", "HSET hashes:1 n 1",
+            "HDEL hashes:1 other",
+        ].map(ServerTests.words)
+        let keys = Set(changes.map { $0[0] == "SORT" ? $0[3] : $0[1] }).sorted()
+        try await client.sendAll(changes + keys.map { ["PEXPIRE", $0, "50"] })
+        let isGone = await Eventually.holds { (try? await client.send("DBSIZE")) == ["2"] }
+        #expect(isGone)
+        try bench.flush()
+        let letters = try bench.query(
+            "SELECT table_name, CAST(key AS TEXT) FROM sluice_dead_letters ORDER BY key")
+        // The hash was known to have a field.
+        let expected = keys.filter { !$0.hasPrefix("hashes") }.map { key in
+            [String(key.prefix { $0 != ":" }), key]
+        }
+        #expect(letters == expected, "\(kind)")
+        #expect(try bench.query("SELECT key, n FROM hashes") == [["hashes:1", "1"]], "\(kind)")
+        #expect(try bench.query("SELECT key FROM strings") == [["stay"]], "\(kind)")
+    }
+
     @Test("a key that is renamed takes its rows along", arguments: ServerKind.supported)
     func renamed(kind: ServerKind) async throws {
         let bench = try await Bench(.sqlite, tables: CauseTests.tables, server: kind)

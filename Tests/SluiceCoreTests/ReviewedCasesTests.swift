@@ -13,14 +13,14 @@ struct ReviewedCasesTests {
     )
     private static let key = Array("s:a".utf8)
 
-    private static func machine() -> PipelineMachine {
+    private static func machine(_ mappings: [TableMapping] = [mapping]) -> PipelineMachine {
         let checkpoint = Checkpoint(
             epoch: 1, sequence: 1,
             position: Position(history: ReplicationID("h"), offset: 100, database: 0),
             isBaselineDone: true,
         )
         var machine = PipelineMachine(
-            mappings: [mapping], policy: PipelinePolicy(),
+            mappings: mappings, policy: PipelinePolicy(),
             stored: StoredState(checkpoint: checkpoint), seed: 1,
         )
         machine.linkContinued(history: nil)

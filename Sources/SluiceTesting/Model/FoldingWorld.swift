@@ -19,7 +19,7 @@ public enum FoldingWorld {
             mappings: ModelTraffic.mappings, policy: PipelinePolicy(),
             stored: database.open(), seed: seed,
         )
-        machine.learn(ModelTraffic.descriptions)
+        machine.learn(ModelTraffic.descriptions(saysTypes: seed % 3 > 0))
         machine.linkResynchronised(
             Position(history: redis.history, offset: redis.offset, database: 0))
         settle(&machine, &database, redis)

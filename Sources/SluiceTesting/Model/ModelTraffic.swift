@@ -66,19 +66,24 @@ public struct ModelTraffic {
     }
 
     /// What a server would say of the commands that the interpreter does not know.
-    public static let descriptions: [CommandDescription] = [
-        ("append", [0...0]), ("rename", [0...1]), ("zrangestore", [0...0]), ("smove", [0...1]),
-    ].map { name, keys in
-        CommandDescription(
-            name: Array(name.utf8), isWrite: true,
-            keys: keys.map {
-                KeySpecification(
-                    begin: .index(1),
-                    find: .range(last: $0.upperBound, step: 1, limit: 0), isWrite: true,
-                    isIncomplete: false,
-                )
-            },
-        )
+    ///
+    /// - Parameter saysTypes: Whether it says of what type their keys are.
+    public static func descriptions(saysTypes: Bool) -> [CommandDescription] {
+        let commands: [(String, RedisType, keys: [Int], isOverwrite: Bool)] = [
+            ("append", .string, [1], false), ("zrangestore", .sortedSet, [1], true),
+            ("smove", .set, [1, 2], false),
+        ]
+        return commands.map { name, type, keys, isOverwrite in
+            CommandDescription(
+                name: Array(name.utf8), isWrite: true, type: saysTypes ? type : nil,
+                keys: keys.map {
+                    KeySpecification(
+                        begin: .index($0), find: .range(last: 0, step: 1, limit: 0), isWrite: true,
+                        isOverwrite: isOverwrite, isIncomplete: false,
+                    )
+                },
+            )
+        }
     }
 
     /// Runs one command or transaction, and propagates what it did.

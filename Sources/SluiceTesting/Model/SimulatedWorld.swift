@@ -47,7 +47,7 @@ public struct SimulatedWorld: ~Copyable {
             mappings: mappings, policy: Self.policy(&random), stored: database.open(),
             seed: seed,
         )
-        machine.learn(ModelTraffic.descriptions)
+        machine.learn(ModelTraffic.descriptions(saysTypes: seed % 3 > 0))
         for _ in 0..<random.pick(0..<20) { traffic.run(on: &redis, random: &random) }
     }
 
@@ -331,7 +331,7 @@ public struct SimulatedWorld: ~Copyable {
             mappings: mappings, policy: Self.policy(&random), stored: database.open(),
             seed: seed &+ random.next(),
         )
-        machine.learn(ModelTraffic.descriptions)
+        machine.learn(ModelTraffic.descriptions(saysTypes: seed % 3 > 0))
         isLinkUp = false
         landZombies()
     }

@@ -1,0 +1,127 @@
+import SluiceCore
+import SluiceTesting
+import Testing
+
+/// Keys of which the name is another type's when they are read.
+@Suite("Keys that are replaced before they are read")
+final class ReplacedKeyTests {
+    private static let mappings = ModelTraffic.mappings.filter { $0.name.hasPrefix("shared_") }
+    private static let history = ReplicationID("h")
+    private static let start: Int64 = 100
+    /// How long each command is taken to be, in bytes of the stream.
+    private static let length: Int64 = 10
+
+    private var machine: PipelineMachine
+
+    init() {
+        let checkpoint = Checkpoint(
+            epoch: 1, sequence: 1,
+            position: Position(history: Self.history, offset: Self.start, database: 0),
+            isBaselineDone: true,
+        )
+        machine = PipelineMachine(
+            mappings: Self.mappings, policy: PipelinePolicy(),
+            stored: StoredState(checkpoint: checkpoint), seed: 1,
+        )
+        machine.learn(ModelTraffic.descriptions(saysTypes: true))
+        machine.linkContinued(history: nil)
+        machine.causesHeard(from: Self.start, history: Self.history)
+    }
+
+    /// What makes a row of a table opaque, where nothing is known of it, and what puts another type there.
+    private static let changes = [
+        ("shared_hashes", "HDEL y:a f", "ZADD y:a 1 m"),
+        ("shared_hashes", "HDEL y:a f", "SET y:a x"),
+        ("shared_scores", "ZADD y:a GT 1 m", "HSET y:a n 1"),
+        ("shared_scores", "ZRANGESTORE y:a z:a 0 -1", "HSET y:a n 1"),
+        ("shared_texts", "APPEND y:a +", "HSET y:a n 1"),
+    ]
+
+    @Test("a row whose key expired stays", arguments: changes)
+    func expired(table: String, change: String, other: String) throws {
+        send(change)
+        try read(.wrongType, after: ["DEL y:a", other])
+        send("DEL y:a", .expired)
+        send(other)
+        let batch = try #require(cut())
+        let changes = try #require(batch.tables.first { Self.mappings[$0.table].name == table })
+        #expect(!changes.kept.isEmpty && changes.kept.allSatisfy { $0.state == .gone })
+        expectNoRemoval(batch)
+        #expect(batch.deadLetters.map(\.table) == [table])
+        #expect(batch.deadLetters.allSatisfy { $0.code == "key.vanished" })
+    }
+
+    @Test("a row whose key was flushed stays", arguments: changes)
+    func flushed(table: String, change: String, other: String) throws {
+        send(change)
+        try read(.wrongType, after: ["FLUSHALL", other])
+        send("FLUSHALL")
+        send(other)
+        let batch = try #require(cut())
+        let changes = try #require(batch.tables.first { Self.mappings[$0.table].name == table })
+        #expect(changes.kept.contains { $0.state == .gone })
+        expectNoRemoval(batch)
+        #expect(batch.deadLetters.map(\.table) == [table])
+    }
+
+    @Test("a row whose key the application emptied goes, whatever becomes of the other")
+    func emptied() throws {
+        send("HDEL y:a f")
+        try read(.wrongType, after: ["ZADD y:a 1 m"], until: ["DEL y:a"])
+        send("ZADD y:a 1 m")
+        send("DEL y:a", .expired)
+        let batch = try #require(cut())
+        let changes = batch.tables.first { Self.mappings[$0.table].name == "shared_hashes" }
+        #expect(changes?.removes.identities.map(\.key) == [Array("y:a".utf8)])
+        #expect(changes?.kept.isEmpty == true)
+        #expect(batch.deadLetters.isEmpty)
+    }
+
+    // MARK: Driving
+
+    private func send(_ line: String, _ cause: RemovalCause = .deleted) {
+        let command = CommandText(line.split(separator: " ").map(String.init))
+        guard !machine.receive(command, length: Int(Self.length)),
+            case .askCauses = machine.next(now: .zero)
+        else { return }
+        let event = KeyEvent(key: Array("y:a".utf8), database: 0, cause: cause)
+        machine.causesAnswered(
+            cause == .deleted ? [] : [event], offset: machine.streamOffset + Self.length,
+            history: Self.history, isReliable: true)
+        machine.lookAhead(command.bytes.span, arguments: command.arguments)
+        machine.lookedAhead()
+        machine.receive(command, length: Int(Self.length))
+    }
+
+    /// Answers the reads with what stands after commands of the stream that are still to come.
+    private func read(
+        _ value: ReadValue, after lines: [String], until later: [String] = [],
+    ) throws {
+        machine.chunkReceived(now: .zero)
+        machine.requestCut()
+        guard case .read(let items) = machine.next(now: .seconds(1)) else {
+            Issue.record("no read is due")
+            return
+        }
+        let offset = machine.streamOffset + Self.length * Int64(lines.count)
+        machine.readFinished(
+            items.map { _ in ReadResult(value: value) }, offset: offset,
+            until: offset + Self.length * Int64(later.count), history: Self.history,
+            now: .seconds(1))
+    }
+
+    private func cut() -> Batch? {
+        machine.chunkReceived(now: .seconds(1))
+        machine.requestCut()
+        guard case .commit(let batch) = machine.next(now: .seconds(2)) else { return nil }
+        return batch
+    }
+
+    private func expectNoRemoval(_ batch: Batch) {
+        for table in batch.tables {
+            let name = Self.mappings[table.table].name
+            #expect(table.removes.count == 0, "\(name)")
+            #expect(table.clears.count == 0, "\(name)")
+        }
+    }
+}
