@@ -50,7 +50,7 @@ extension RowBuffer {
         // Another key has the name. Why this one went, the stream may still say: it is behind the read.
         let isReplaced =
             result.value == .wrongType && tables[opaque.table].mapping.type != .stream
-            && isOthers(opaque.key, of: opaque.table, result)
+            && (opaque.row != nil || isFirst) && isOthers(opaque.key, of: opaque.table, result)
         let isMissing = isReplaced || result.isMissing(isFirst: isFirst)
         if isMissing, tables[opaque.table].mapping.needsCause {
             missingUntil = max(missingUntil, until)

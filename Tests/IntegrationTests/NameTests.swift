@@ -212,6 +212,11 @@ struct NameTests {
         #expect(letters == expected, "\(kind)")
         #expect(try bench.query("SELECT key, n FROM hashes") == [["hashes:1", "1"]], "\(kind)")
         #expect(try bench.query("SELECT key FROM strings") == [["stay"]], "\(kind)")
+        let large = String(repeating: "x", count: 70 << 20)
+        try await client.send("SET", "large", large)
+        try bench.flush()
+        let tables = "SELECT table_name FROM sluice_dead_letters WHERE CAST(key AS TEXT) = 'large'"
+        #expect(try bench.query(tables) == [["strings"]], "\(kind)")
     }
 
     @Test("a key that is renamed takes its rows along", arguments: ServerKind.supported)
