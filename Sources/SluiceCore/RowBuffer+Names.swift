@@ -192,8 +192,15 @@ extension RowBuffer {
     /// Notes that a row or key was read and its name is another's, and that why it went is still to be
     /// seen: it went before the read.
     mutating func noteReplaced(_ item: Opaque) {
-        if let row = item.row { tables[item.table].rows[row].flags.insert(.others) }
-        if missing.last == item { tables[item.table].keys[item.key].flags.insert(.others) }
+        // Who only names keys says nothing more.
+        guard isExact else { return }
+        if let row = item.row {
+            guard tables[item.table].rows[row].shape == .missing else { return }
+            tables[item.table].rows[row].flags.insert(.others)
+        } else if !tables[item.table].keys[item.key].flags.contains(.missing) {
+            return
+        }
+        tables[item.table].keys[item.key].flags.insert(.others)
     }
 
     /// What stands in the stream after a key was read of which the name is another's is not its removal:
