@@ -193,8 +193,9 @@ struct RowBuffer: ~Copyable {
     mutating func setDeadline(_ table: Int, _ row: Int, _ milliseconds: Int64?) {
         guard let column = tables[table].mapping.deadline else { return }
         switch tables[table].rows[row].shape {
-        // It goes: the deadline is that of another type's key.
-        case .untouched where tables[table].rows[row].flags.contains(.swept): return
+        // It goes, or outlived its key: the deadline is that of another type's key.
+        case .untouched where !tables[table].rows[row].flags.isDisjoint(with: [.swept, .gone]):
+            return
         case .untouched:
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
                 makeOpaque(table, row, isOwn: false)

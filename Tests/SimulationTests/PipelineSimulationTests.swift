@@ -23,7 +23,7 @@ struct PipelineSimulationTests {
     @Test("the histories meet every fault, and comparisons happen")
     func coverage() {
         var events: [String: Int] = [:]
-        for seed in 0..<20 as Range<UInt64> {
+        for seed in 0..<100 as Range<UInt64> {
             var world = SimulatedWorld(seed: seed)
             world.live(steps: 1_500, faults: true)
             events.merge(world.events) { $0 + $1 }

@@ -77,6 +77,17 @@ final class ReplacedKeyTests {
         #expect(batch.deadLetters.isEmpty)
     }
 
+    @Test("the deadline of another type's key is not that of a row that stays")
+    func deadline() throws {
+        send("DEL y:a", .expired)
+        send("ZADD y:a 1 m")
+        send("PEXPIREAT y:a 2000000000000")
+        let batch = try #require(cut())
+        let changes = batch.tables.first { Self.mappings[$0.table].name == "shared_hashes" }
+        #expect(changes?.kept.map(\.state) == [.gone])
+        #expect(changes?.merges.isEmpty == true)
+    }
+
     // MARK: Driving
 
     private func send(_ line: String, _ cause: RemovalCause = .deleted) {

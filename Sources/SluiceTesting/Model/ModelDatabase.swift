@@ -138,6 +138,8 @@ public struct ModelDatabase {
 
     private mutating func apply(_ merge: Merge, _ table: Int) {
         let mapping = mappings[table]
+        // No database takes an UPDATE that sets nothing.
+        precondition(merge.isUpsert || !merge.columns.isEmpty, "an update of no column")
         for row in 0..<merge.rows.count {
             let identity = merge.rows.identities[row]
             guard merge.isUpsert || tables[table][identity] != nil else { continue }

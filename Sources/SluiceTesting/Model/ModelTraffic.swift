@@ -116,7 +116,11 @@ public struct ModelTraffic {
     private func shared(
         _ key: String, _ keys: inout ModelRedis.Keyspace, _ random: inout SplitMix64,
     ) -> [[String]] {
-        switch random.pick(0..<3) {
+        if random.oneIn(5), keys.values[key] != nil {
+            keys.deadlines[key] = 3_000_000_000_000
+            return [["PEXPIREAT", key, "3000000000000"]]
+        }
+        return switch random.pick(0..<3) {
         case 0: text(key, &keys, &random)
         case 1: hash(key, &keys, &random)
         default: sortedSet(key, &keys, &random)
