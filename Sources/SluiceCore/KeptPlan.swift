@@ -22,6 +22,8 @@ package struct KeptPlan {
     package private(set) var resets: [Merge] = []
     /// What is to be done with the remembered rows.
     package private(set) var notes: [Note] = []
+    /// Rows that were to go, and stay because they outlived their keys: so do their dead letters.
+    package private(set) var staying: Set<RowIdentity> = []
     private let mapping: TableMapping
     private let known: [RowIdentity: Kept]
     private let keptNow: [RowIdentity: Kept]
@@ -158,8 +160,11 @@ package struct KeptPlan {
 
     private mutating func resolveSwept() {
         let rows = changes.swept
+        guard rows.count > 0 else { return }
+        let cleared = Set((changes.clears.identities + changes.clearMarks.identities).map(\.key))
         let gone = rows.identities.indices.filter { index in
             let row = rows.identities[index]
+            if cleared.contains(row.key) { return true }
             if let now = keptNow[row] { return now == .ended }
             return switch state(row) {
             case nil, .ended, .back: true
@@ -167,12 +172,14 @@ package struct KeptPlan {
             case .gone: false
             }
         }
+        staying = Set(rows.identities)
         for row in gone {
             switch policy(isUnknown: changes.sweptIsUnknown[row]) {
-            case .keep: break
+            case .keep: continue
             case .delete: changes.removes.append(rows, row)
             case .mark: changes.marks.append(rows, row)
             }
+            staying.remove(rows.identities[row])
         }
         changes.swept = rows.selecting([])
         changes.sweptIsUnknown = []
@@ -270,6 +277,28 @@ package struct KeptPlan {
             if row.isWide(mapping) { notes.append(.forgetKey(row.identity.key)) }
             notes.append(.remember(row))
         }
+    }
+}
+
+/// The dead letters that end with a batch.
+package struct RevivedLetters {
+    /// Those of which the rows are written or gone.
+    package private(set) var ended: [DeadLetter]
+    /// Those of rows that were to go and stay. They end only if they say that the key was of another
+    /// type, which it is no more.
+    package private(set) var staying: [DeadLetter] = []
+
+    /// Begins with those that a batch would end.
+    package init(_ letters: [DeadLetter] = []) { ended = letters }
+
+    /// Takes in what a plan lets stay.
+    package mutating func add(_ plan: KeptPlan, _ mapping: TableMapping) {
+        guard !plan.staying.isEmpty else { return }
+        let isStaying = { (letter: DeadLetter) in
+            letter.table == mapping.name && plan.staying.contains(letter.identity)
+        }
+        staying += ended.filter(isStaying)
+        ended.removeAll(where: isStaying)
     }
 }
 

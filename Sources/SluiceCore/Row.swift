@@ -65,6 +65,9 @@ struct Row {
         static let removed = Flags(rawValue: 8192)
         /// While it waits for a read: a command has said that the key is its own, or gone.
         static let stored = Flags(rawValue: 16384)
+        /// While it waits for a read: a command has made something of its key, and did not say of what
+        /// type.
+        static let untyped = Flags(rawValue: 32768)
     }
 
     var member: Bytes = []
@@ -132,6 +135,8 @@ struct Key {
         static let others = Flags(rawValue: 8192)
         /// While it waits for a read: a command has said that it is of the table's type, or gone.
         static let stored = Flags(rawValue: 16384)
+        /// While it waits for a read: a command has made something of it, and did not say of what type.
+        static let untyped = Flags(rawValue: 32768)
     }
 
     var bytes: Bytes = []

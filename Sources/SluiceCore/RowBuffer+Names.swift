@@ -1,7 +1,7 @@
 extension Row.Flags {
     /// What ends when a row begins another state.
     static let ofState: Self = [
-        .gone, .marked, .spared, .swept, .others, .own, .removed, .stored,
+        .gone, .marked, .spared, .swept, .others, .own, .removed, .stored, .untyped,
     ]
 }
 
@@ -95,7 +95,10 @@ extension RowBuffer {
         case .overwritten: tables[table].keys[key].flags.insert(.stored)
         case .oneOfSeveral where isOneRow, nil where isOneRow:
             tables[table].rows[row].flags.remove(.stored)
-        case .oneOfSeveral, nil: tables[table].keys[key].flags.remove(.stored)
+            tables[table].rows[row].flags.insert(.untyped)
+        case .oneOfSeveral, nil:
+            tables[table].keys[key].flags.remove(.stored)
+            tables[table].keys[key].flags.insert(.untyped)
         }
     }
 
@@ -141,6 +144,16 @@ extension RowBuffer {
         else { return }
         tables[table].keys[key].flags.insert(.swept)
         tables[table].keys[key].flags.remove(.unknown)
+        // With the row stays its dead letter.
+        forEachRow(table, key) { buffer, row in
+            let state = buffer.tables[table].rows[row]
+            guard state.shape == .absent, state.flags.isSuperset(of: [.setAside, .dirty]) else {
+                return
+            }
+            buffer.tables[table].rows[row].flags.formUnion([.swept, .removed])
+            buffer.tables[table].rows[row].flags.remove(.unknown)
+            buffer.sweepOut(table, row)
+        }
     }
 
     // MARK: Reads

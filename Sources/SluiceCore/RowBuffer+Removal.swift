@@ -76,7 +76,9 @@ extension RowBuffer {
         leaveOpaque(table, row)
         tables[table].rows[row].shape = .untouched
         // What it was looked for now is known: its key went, and it stays.
-        let isSwept = flags.contains(.swept) || flags.contains(.others) && !flags.contains(.own)
+        let isSwept =
+            flags.contains(.swept)
+            || flags.contains(.others) && flags.isDisjoint(with: [.own, .untyped])
         tables[table].rows[row].flags.remove(.swept)
         if tables[table].rows[row].flags.contains(.spared) {
             // Only adds, or nothing but a baseline, had made it opaque.
@@ -153,7 +155,7 @@ extension RowBuffer {
         let isPut = tables[table].isShared && isPut(table, key, before: offset)
         let isThere = isThere(table, key: key, before: offset)
         leaveOpaque(table, key: key)
-        tables[table].keys[key].flags.subtract([.own, .stored])
+        tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
         guard isThere else {
             // Of what came since nobody knows the type; what was put before it went was forgotten.
             if tables[table].forgotten.remove(Int32(key)) != nil { vanish(table, key) }
@@ -263,10 +265,10 @@ extension RowBuffer {
     }
 
     /// Whether a key that was found missing had a change that was still to be read. Where the name is
-    /// shared, only if it was of the table's type.
+    /// shared, only if it was of the table's type, or may have been.
     func wasUnread(_ table: Int, _ flags: Key.Flags) -> Bool {
         flags.contains(.missing) && !flags.contains(.baseline)
-            && (!tables[table].isShared || flags.contains(.own))
+            && (!tables[table].isShared || !flags.isDisjoint(with: [.own, .untyped]))
     }
 
     /// Notes that a key with many rows went before what a command had made of it could be read.

@@ -26,7 +26,7 @@ extension RowBuffer {
     private mutating func beginScan(_ table: Int, _ key: Int, at offset: Int64) {
         scanCount += 1
         tables[table].keys[key].flags.insert(.scanning)
-        tables[table].keys[key].flags.subtract([.own, .stored])
+        tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
         // For a baseline nothing has changed the key: what the stream says of its members holds.
         guard !tables[table].keys[key].flags.contains(.baseline) else { return }
         tables[table].keys[key].readOffset = offset

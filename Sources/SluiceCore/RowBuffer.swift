@@ -350,7 +350,7 @@ struct RowBuffer: ~Copyable {
         let shape = tables[table].rows[row].shape
         guard shape == .opaque || shape == .missing else { return }
         opaqueCount -= 1
-        tables[table].rows[row].flags.subtract([.own, .stored])
+        tables[table].rows[row].flags.subtract([.own, .stored, .untyped])
         if !tables[table].fieldScans.isEmpty || !tables[table].fieldScanRestarts.isEmpty {
             endFieldScan(table, row)
         }

@@ -27,7 +27,9 @@ struct TableCut {
             // Its last state is only in the dead letter, which stays as the row does.
             if wasSetAside, isKept, table.rows[row].shape == .untouched { return true }
             if wasSetAside { revived.append(letter(identity, nil)) }
-            return false
+            // Whether the row goes, and its letter with it, only the database knows.
+            return wasSetAside && table.rows[row].flags.contains(.swept)
+                && table.rows[row].shape == .untouched
         } catch {
             let start = row * table.width
             let cells = table.cells[start..<start + table.width]

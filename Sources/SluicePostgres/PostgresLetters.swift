@@ -60,17 +60,18 @@ struct PostgresLetters {
         }
     }
 
-    /// Forgets letters.
-    func remove(_ letters: [DeadLetter]) throws(SinkError) {
+    /// Forgets letters, or those of them that have a code.
+    func remove(_ letters: [DeadLetter], code: Misfit.Code? = nil) throws(SinkError) {
         for letter in letters {
             try connection.run(
                 """
                 DELETE FROM sluice_dead_letters
                 WHERE source = $1 AND table_name = $2 AND key = $3 AND member = $4
+                    AND code = coalesce($5, code)
                 """,
                 [
                     .text(source), .text(letter.table), .binary(letter.identity.key),
-                    .binary(letter.identity.member),
+                    .binary(letter.identity.member), code.map { .text($0.rawValue) } ?? .null,
                 ])
         }
     }

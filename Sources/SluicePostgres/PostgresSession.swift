@@ -232,7 +232,7 @@ final class PostgresSession {
             connection: connection, source: source, mappings: mappings,
             refusals: Refusals(acceptsAll: batch.acceptsRefusals, known: batch.revived))
         try writer.apply(batch)
-        try store(batch, refused: writer.refusals.letters)
+        try store(batch, refused: writer.refusals.letters, revived: writer.revived)
         try connection.run("COMMIT")
         return BatchOutcome(refused: writer.refusals.letters, changed: writer.changed)
     }
@@ -268,8 +268,11 @@ final class PostgresSession {
         )
     }
 
-    private func store(_ batch: Batch, refused: [DeadLetter]) throws(SinkError) {
-        try letters.remove(batch.revived)
+    private func store(
+        _ batch: Batch, refused: [DeadLetter], revived: RevivedLetters,
+    ) throws(SinkError) {
+        try letters.remove(revived.ended)
+        try letters.remove(revived.staying, code: .wrongType)
         try letters.store(batch.deadLetters + refused, at: batch.to.position)
         guard let loose = batch.loose else { return }
         try connection.run("DELETE FROM sluice_loose WHERE source = $1", [.text(source)])

@@ -14,6 +14,8 @@ struct PostgresWriter {
     private(set) var refusals: Refusals
     /// Rows that were put with other values than the table had, where that was asked for.
     private(set) var changed = 0
+    /// The dead letters that end.
+    private(set) var revived = RevivedLetters()
 
     init(
         connection: PostgresConnection, source: String, mappings: [TableMapping],
@@ -27,12 +29,14 @@ struct PostgresWriter {
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
     mutating func apply(_ batch: Batch) throws(SinkError) {
+        revived = RevivedLetters(batch.revived)
         var tables: [TableChanges] = []
         for taken in batch.tables {
             let mapping = mappings[taken.table]
             let statements = TableStatements(mapping, .postgres)
             let time = statements.takesTime
             let plan = try kept.plan(taken, mapping)
+            revived.add(plan, mapping)
             for merge in plan.resets {
                 let target = WriteTarget(taken, mapping, merge)
                 try run(statements.merge(merge), merge.rows, target, time: time)

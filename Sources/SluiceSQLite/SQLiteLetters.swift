@@ -62,18 +62,20 @@ struct SQLiteLetters {
         }
     }
 
-    /// Forgets letters.
-    func remove(_ letters: [DeadLetter]) throws {
+    /// Forgets letters, or those of them that have a code.
+    func remove(_ letters: [DeadLetter], code: Misfit.Code? = nil) throws {
         guard !letters.isEmpty else { return }
         let remove = try database.cachedStatement(
             sql: """
                 DELETE FROM sluice_dead_letters
                 WHERE source = ? AND table_name = ? AND key = ? AND member = ?
+                    AND code = coalesce(?, code)
                 """
         )
         for letter in letters {
             try remove.execute(arguments: [
                 source, letter.table, Data(letter.identity.key), Data(letter.identity.member),
+                code?.rawValue,
             ])
         }
     }

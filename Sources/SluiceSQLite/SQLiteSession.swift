@@ -223,7 +223,7 @@ final class SQLiteSession: Sendable {
                 database: database, source: source, mappings: mappings, now: now,
                 refusals: Refusals(acceptsAll: batch.acceptsRefusals, known: batch.revived))
             try writer.apply(batch)
-            try store(batch, refused: writer.refusals.letters, now, database)
+            try store(batch, writer, now, database)
             return BatchOutcome(refused: writer.refusals.letters, changed: writer.changed)
         }
     }
@@ -258,11 +258,13 @@ final class SQLiteSession: Sendable {
     }
 
     private func store(
-        _ batch: Batch, refused: [DeadLetter], _ now: String, _ database: Database,
+        _ batch: Batch, _ writer: SQLiteWriter, _ now: String, _ database: Database,
     ) throws {
         let letters = letters(database, now)
-        try letters.remove(batch.revived)
-        try letters.store(batch.deadLetters + refused, at: batch.to.position)
+        try letters.remove(writer.revived.ended)
+        try letters.remove(writer.revived.staying, code: .wrongType)
+        try letters.store(
+            batch.deadLetters + writer.refusals.letters, at: batch.to.position)
         guard let loose = batch.loose else { return }
         try database.execute(
             sql: "DELETE FROM sluice_loose WHERE source = ?", arguments: [source])

@@ -12,6 +12,8 @@ struct SQLiteWriter {
     private(set) var refusals: Refusals
     /// Rows that were put with other values than the table had, where that was asked for.
     private(set) var changed = 0
+    /// The dead letters that end.
+    private(set) var revived = RevivedLetters()
 
     init(
         database: Database, source: String, mappings: [TableMapping], now: String,
@@ -26,12 +28,14 @@ struct SQLiteWriter {
 
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
     mutating func apply(_ batch: Batch) throws {
+        revived = RevivedLetters(batch.revived)
         let kept = SQLiteKept(database: database, source: source)
         var tables: [TableChanges] = []
         for taken in batch.tables {
             let mapping = mappings[taken.table]
             let statements = TableStatements(mapping, .sqlite)
             let plan = try kept.plan(taken, mapping)
+            revived.add(plan, mapping)
             for merge in plan.resets {
                 let target = WriteTarget(taken, mapping, merge)
                 try run(statements.merge(merge), merge.rows, target, time: statements.takesTime)

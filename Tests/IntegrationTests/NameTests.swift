@@ -219,6 +219,63 @@ struct NameTests {
         #expect(try bench.query(tables) == [["strings"]], "\(kind)")
     }
 
+    @Test(
+        "the dead letter of a row that outlived its key stays, whatever has its name and goes",
+        arguments: DatabaseKind.allCases, [true, false])
+    func letters(kind: DatabaseKind, isAtOnce: Bool) async throws {
+        let bench = try await Bench(
+            kind,
+            tables: """
+                tables:
+                  strings: { keys: "<key>", string: { value: text } }
+                  lists: { keys: "<key>", list: { items: json } }
+                  sets: { keys: "<key>", set: { member: member } }
+                  scores: { keys: "<key>", sorted_set: { member: member, score: score } }
+                """, interval: "10s")
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        func settle() throws { if !isAtOnce { try bench.flush() } }
+        func expect(_ letters: [[String]], _ comment: String) throws {
+            try bench.flush()
+            // PostgreSQL has both as bytes, which SQLite shows as text.
+            let key = kind == .sqlite ? "CAST(key AS TEXT)" : "convert_from(key, 'UTF8')"
+            #expect(
+                try bench.query(
+                    "SELECT table_name, \(key) FROM sluice_dead_letters ORDER BY 2, 1") == letters,
+                "\(comment)")
+        }
+        try await client.sendAll([["SADD", "source", "1", "2"], ["SADD", "moved", "1"]])
+        try settle()
+        let names = ["list", "scores", "set", "target"]
+        try await client.sendAll([
+            ["RPUSH", "list", "x"], ["SUNIONSTORE", "set", "source"],
+            ["ZADD", "scores", "GT", "1", "x"], ["RENAME", "moved", "target"],
+        ])
+        try await client.sendAll(names.map { ["PEXPIRE", $0, "50"] })
+        let isGone = await Eventually.holds { (try? await client.send("DBSIZE")) == ["1"] }
+        #expect(isGone)
+        try settle()
+        // Of what type the target was, nobody says.
+        let kept = [
+            ["lists", "list"], ["scores", "scores"], ["sets", "set"], ["lists", "target"],
+            ["scores", "target"], ["sets", "target"],
+        ]
+        if !isAtOnce { try expect(kept + [["strings", "target"]], "unread") }
+        for command in ["SET", "APPEND"] {
+            try await client.sendAll(names.map { [command, $0, "x"] })
+            try settle()
+            try await client.send(["DEL"] + names)
+            try expect(kept, "\(command), DEL")
+        }
+        try await client.sendAll([
+            ["RPUSH", "list", "y"], ["SADD", "set", "y"], ["ZADD", "scores", "1", "y"],
+            ["SADD", "target", "1"],
+        ])
+        // A key's letter ends with the key.
+        try await client.send(["DEL"] + names)
+        try expect([["lists", "target"], ["scores", "target"]], "back and gone")
+    }
+
     @Test("a key that is renamed takes its rows along", arguments: ServerKind.supported)
     func renamed(kind: ServerKind) async throws {
         let bench = try await Bench(.sqlite, tables: CauseTests.tables, server: kind)

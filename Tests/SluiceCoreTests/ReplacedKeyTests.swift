@@ -88,6 +88,24 @@ final class ReplacedKeyTests {
         #expect(changes?.merges.isEmpty == true)
     }
 
+    @Test(
+        "what a command made of a key, without to say its type, leaves letters in all tables",
+        arguments: [true, false])
+    func untyped(isReplaced: Bool) throws {
+        send("RENAME y:b y:a")
+        try read(
+            isReplaced ? .wrongType : .missing, strings: isReplaced ? .single([0x78]) : nil,
+            after: isReplaced ? ["DEL y:a", "SET y:a x"] : ["DEL y:a"])
+        send("DEL y:a", .expired)
+        if isReplaced { send("SET y:a x") }
+        let batch = try #require(cut())
+        // What a string was is replaced.
+        #expect(
+            batch.deadLetters.map(\.table)
+                == Self.mappings.dropFirst(isReplaced ? 1 : 0).map(\.name))
+        #expect(batch.deadLetters.allSatisfy { $0.code == "key.vanished" })
+    }
+
     // MARK: Driving
 
     private func send(_ line: String, _ cause: RemovalCause = .deleted) {
@@ -106,7 +124,8 @@ final class ReplacedKeyTests {
 
     /// Answers the reads with what stands after commands of the stream that are still to come.
     private func read(
-        _ value: ReadValue, after lines: [String], until later: [String] = [],
+        _ value: ReadValue, strings: ReadValue? = nil, after lines: [String],
+        until later: [String] = [],
     ) throws {
         machine.chunkReceived(now: .zero)
         machine.requestCut()
@@ -116,7 +135,9 @@ final class ReplacedKeyTests {
         }
         let offset = machine.streamOffset + Self.length * Int64(lines.count)
         machine.readFinished(
-            items.map { _ in ReadResult(value: value) }, offset: offset,
+            items.map { item in
+                ReadResult(value: item.type == .string ? strings ?? value : value)
+            }, offset: offset,
             until: offset + Self.length * Int64(later.count), history: Self.history,
             now: .seconds(1))
     }

@@ -32,7 +32,8 @@ public enum FoldingWorld {
         settle(&machine, &database, redis)
         let differences = ModelComparison(mappings: ModelTraffic.mappings).differences(
             database, redis.databases, loose: database.loose,
-            strays: database.checkpoint.strays, isCertain: machine.counters.vanished == 0,
+            strays: database.checkpoint.strays, isCertain: true,
+            hasVanished: machine.counters.vanished > 0,
         )
         return (differences, database.checkpoint.sequence)
     }

@@ -388,7 +388,7 @@ public struct MarkedWorld: ~Copyable {
             let comparison = ModelComparison(mappings: mappings)
             failures += comparison.differences(
                 database, redis.databases, loose: [], strays: database.checkpoint.strays,
-                isCertain: false
+                isCertain: false, hasVanished: true
             ).filter { difference in
                 !renamedStreams.contains { difference.hasPrefix("events \($0) ") }
                     && !(capture == .dirtySet && unheard.explain(difference, mappings))

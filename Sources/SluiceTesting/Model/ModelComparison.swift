@@ -11,16 +11,18 @@ public struct ModelComparison {
 
     /// What differs, as sentences; empty when the rows of the keys that exist equal Redis.
     ///
-    /// - Parameter isCertain: Whether nothing was missed, so that the cause of each removal is known.
+    /// - Parameters:
+    ///   - isCertain: Whether nothing was missed, so that the cause of each removal is known.
+    ///   - hasVanished: Whether a key went before it could be read, so that a total is not known.
     public func differences(
         _ database: ModelDatabase, _ databases: [ModelRedis.Keyspace], loose: [LooseRow],
-        strays: Set<String>, isCertain: Bool,
+        strays: Set<String>, isCertain: Bool, hasVanished: Bool,
     ) -> [String] {
         mappings.indices.flatMap { table in
             differences(table, database, databases[mappings[table].database], loose, strays)
                 + outlived(
                     table, database, databases[mappings[table].database], loose, isCertain)
-        } + totals(database, databases[0], loose, isCertain)
+        } + totals(database, databases[0], loose, isCertain && !hasVanished)
     }
 
     /// Rows that outlived their keys stay as they were while only keys of other types have the name.

@@ -6,7 +6,12 @@ extension ModelDatabase {
 
     /// Whether rows are set aside that can be tried again.
     var hasRefused: Bool {
-        deadLetters.contains { $0.code == Self.refusal && kept(0, $0.identity) != .back }
+        deadLetters.contains {
+            guard $0.code == Self.refusal else { return false }
+            // A part of a row that outlived its key can't be made whole by a read.
+            let kept = kept(0, $0.identity)
+            return $0.operation == .put ? kept != .back : kept == nil
+        }
     }
 
     func isRefused(_ table: Int, _ value: Stored) -> Bool {

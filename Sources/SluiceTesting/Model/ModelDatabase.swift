@@ -57,13 +57,16 @@ public struct ModelDatabase {
         guard checkpoint == batch.from else {
             throw SinkError(.fenced, code: "sink.fenced", "another instance writes")
         }
-        for changes in batch.tables { apply(changes) }
-        let gone = Set(batch.revived.map { RowName(table: $0.table, identity: $0.identity) })
+        var revived = RevivedLetters(batch.revived)
+        for changes in batch.tables { apply(changes, &revived) }
+        let gone = Set(revived.ended.map { RowName(table: $0.table, identity: $0.identity) })
+        let staying = Set(revived.staying.map { RowName(table: $0.table, identity: $0.identity) })
         let new = batch.deadLetters + refused
         let renewed = Set(new.map { RowName(table: $0.table, identity: $0.identity) })
         deadLetters.removeAll {
             let name = RowName(table: $0.table, identity: $0.identity)
             return gone.contains(name) || renewed.contains(name)
+                || staying.contains(name) && $0.code == Misfit.Code.wrongType.rawValue
         }
         deadLetters += new
         if let loose = batch.loose { self.loose = loose }
@@ -93,7 +96,7 @@ public struct ModelDatabase {
         }
     }
 
-    private mutating func apply(_ taken: TableChanges) {
+    private mutating func apply(_ taken: TableChanges, _ revived: inout RevivedLetters) {
         let table = taken.table
         let mapping = mappings[table]
         var known: [RowIdentity: Kept] = [:]
@@ -104,6 +107,7 @@ public struct ModelDatabase {
             for (row, state) in kept[table] where row.key == key.key { known[row] = state }
         }
         let plan = KeptPlan(taken, mapping: mapping, known: known)
+        revived.add(plan, mapping)
         for reset in plan.resets { apply(reset, table) }
         for note in plan.notes { apply(note, table) }
         let changes = plan.changes
