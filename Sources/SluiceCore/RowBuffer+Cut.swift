@@ -38,7 +38,14 @@ extension RowBuffer {
         guard shape != .opaque, shape != .missing else {
             let key = Int(tables[table].rows[row].key)
             if let kept = tables[table].kept[Int32(row)], tables[table].mapping.isOneRowPerKey {
-                cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
+                let identity = RowIdentity(key: tables[table].keys[key].bytes)
+                cut.keep(identity, kept)
+                // What the row should be stands only there, whatever has its name now.
+                if let misfit = tables[table].rows[row].misfit, misfit.code == .vanished {
+                    cut.setAside(identity, misfit)
+                    tables[table].rows[row].misfit = nil
+                    tables[table].rows[row].flags.insert(.setAside)
+                }
             }
             return
         }

@@ -183,6 +183,37 @@ extension RowBuffer {
         if isForgotten { tables[table].forgotten.insert(Int32(key)) }
     }
 
+    /// Leaves a row with a dead letter, or of which the key was gone before it could be read, to the read
+    /// that comes: whether the key is the row's own again, or another's, it will say.
+    mutating func spareLetter(_ table: Int, _ row: Int) -> Bool {
+        let state = tables[table].rows[row]
+        let isVanished = state.misfit?.code == .vanished
+        guard isVanished || state.flags.contains(.setAside) else { return false }
+        leaveOpaque(table, row)
+        tables[table].fill(row, with: .unchanged)
+        tables[table].rows[row].shape = .untouched
+        tables[table].rows[row].flags.subtract(Row.Flags.ofState)
+        tables[table].forgetKept(row)
+        if !isVanished {
+            tables[table].rows[row].misfit = nil
+            tables[table].rows[row].flags.remove(.dirty)
+        }
+        return true
+    }
+
+    /// Forgets that a key was gone before it could be read, because it came back and was read.
+    mutating func endVanished(_ table: Int, _ key: Int) {
+        guard tables[table].isShared else { return }
+        forEachRow(table, key) { buffer, row in
+            let state = buffer.tables[table].rows[row]
+            guard state.misfit?.code == .vanished, state.shape == .untouched else { return }
+            buffer.tables[table].rows[row].misfit = nil
+            if !state.flags.contains(.setAside) {
+                buffer.tables[table].rows[row].flags.remove(.dirty)
+            }
+        }
+    }
+
     /// Whether a row that was kept since the last cut stays so: a key came to its name and was to be read,
     /// but is gone or of another type.
     mutating func staysGone(_ table: Int, _ row: Int) -> Bool {

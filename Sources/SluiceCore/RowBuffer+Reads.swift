@@ -179,6 +179,7 @@ extension RowBuffer {
             if tables[table].isShared { return }
         }
         tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+        if !members.isEmpty { endVanished(table, key) }
         if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in

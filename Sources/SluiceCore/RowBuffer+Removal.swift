@@ -158,7 +158,11 @@ extension RowBuffer {
         tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
         guard isThere else {
             // Of what came since nobody knows the type; what was put before it went was forgotten.
-            if tables[table].forgotten.remove(Int32(key)) != nil { vanish(table, key) }
+            let isForgotten = tables[table].forgotten.remove(Int32(key)) != nil
+            let isKept = cause.map { tables[table].mapping.removal[$0] == .keep } ?? true
+            if isForgotten || isKept && isUnread && before.contains(.untyped) {
+                vanish(table, key)
+            }
             return
         }
         let policy = cause.map { tables[table].mapping.removal[$0] }
@@ -305,7 +309,7 @@ extension RowBuffer {
     }
 
     // A row that was read after all rows went is written once more, or read if it is not known.
-    private mutating func rewrite(_ table: Int, _ row: Int) {
+    mutating func rewrite(_ table: Int, _ row: Int) {
         guard !tables[table].rows[row].flags.contains(.setAside) else { return }
         switch tables[table].rows[row].shape {
         case .value: touch(table, row)
@@ -354,43 +358,5 @@ extension RowBuffer {
             resolveMissing(Opaque(table: table, key: key, row: nil))
         }
         return true
-    }
-
-    // MARK: Many rows
-
-    /// Visits the rows of a key; the visitor may free the row that it is given.
-    mutating func forEachRow(
-        _ table: Int, _ key: Int, _ visit: (inout RowBuffer, Int) -> Void,
-    ) {
-        var row = Int(tables[table].keys[key].first)
-        while row >= 0 {
-            let next = Int(tables[table].rows[row].next)
-            visit(&self, row)
-            row = next
-        }
-    }
-
-    /// Forgets the rows of a key that all go or will be read; those with a dead letter become absent.
-    mutating func dropRows(_ table: Int, _ key: Int, at offset: Int64) {
-        forEachRow(table, key) { buffer, row in
-            let shape = buffer.tables[table].rows[row].shape
-            guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
-                // It was written already or will be, and the clear must not take it.
-                return buffer.rewrite(table, row)
-            }
-            if shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
-            buffer.leaveOpaque(table, row)
-            buffer.tables[table].rows[row].shape = .absent
-            buffer.tables[table].fill(row, with: .null)
-            buffer.tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
-            buffer.tables[table].rows[row].misfit = nil
-            buffer.tables[table].forgetKept(row)
-            if buffer.tables[table].rows[row].flags.contains(.setAside) {
-                buffer.touch(table, row)
-            } else {
-                // The clear takes it; a row with nothing to write is skipped at the cut.
-                buffer.tables[table].rows[row].flags.remove(.dirty)
-            }
-        }
     }
 }

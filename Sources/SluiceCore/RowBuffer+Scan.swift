@@ -27,6 +27,7 @@ extension RowBuffer {
         scanCount += 1
         tables[table].keys[key].flags.insert(.scanning)
         tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+        endVanished(table, key)
         // For a baseline nothing has changed the key: what the stream says of its members holds.
         guard !tables[table].keys[key].flags.contains(.baseline) else { return }
         tables[table].keys[key].readOffset = offset

@@ -285,7 +285,7 @@ struct RowBuffer: ~Copyable {
                 if tables[table].isShared, isPut(table, key, before: offset) {
                     tables[table].keys[key].flags.insert(.own)
                 }
-                dropRows(table, key, at: offset)
+                dropRows(table, key, at: offset, sparesLetters: tables[table].isShared)
             }
             tables[table].keys[key].flags.remove(.baseline)
             restartScan(table, key)

@@ -140,6 +140,11 @@ struct TableCut {
         }
     }
 
+    /// Adds that a row can't be written.
+    mutating func setAside(_ identity: RowIdentity, _ misfit: Misfit) {
+        deadLetters.append(letter(identity, misfit))
+    }
+
     /// Adds that a row, a key or the whole table outlived its key.
     mutating func keep(_ identity: RowIdentity, _ kept: Kept) {
         changes.kept.append(KeptRow(identity: identity, state: kept))

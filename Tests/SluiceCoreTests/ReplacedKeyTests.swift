@@ -106,6 +106,26 @@ final class ReplacedKeyTests {
         #expect(batch.deadLetters.allSatisfy { $0.code == "key.vanished" })
     }
 
+    @Test(
+        "such a letter stays when the name is changed again before it is read",
+        arguments: ["RENAME y:b y:a", "HSET y:a n 1", "SET y:a x", "ZADD y:a GT 1 m"],
+        ["PERSIST y:a", "APPEND y:a +", "HSET y:a n 1", "ZADD y:a 1 m"])
+    func changedAgain(change: String, before: String) throws {
+        send(before)
+        send("RENAME y:b y:a")
+        send("DEL y:a", .expired)
+        send(change)
+        if change.hasPrefix("RENAME") { try read(.wrongType, after: []) }
+        if change.hasPrefix("ZADD") { try read(.single([0x31]), after: []) }
+        let batch = try #require(cut())
+        let type = change.split(separator: " ")[0]
+        // The row that is put needs none.
+        let own = ["HSET": "shared_hashes", "SET": "shared_texts"][type]
+        #expect(
+            batch.deadLetters.map(\.table)
+                == Self.mappings.map(\.name).filter { $0 != own }, "\(before), \(change)")
+    }
+
     // MARK: Driving
 
     private func send(_ line: String, _ cause: RemovalCause = .deleted) {

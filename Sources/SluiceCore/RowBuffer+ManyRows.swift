@@ -1,0 +1,42 @@
+extension RowBuffer {
+    /// Visits the rows of a key; the visitor may free the row that it is given.
+    mutating func forEachRow(
+        _ table: Int, _ key: Int, _ visit: (inout RowBuffer, Int) -> Void,
+    ) {
+        var row = Int(tables[table].keys[key].first)
+        while row >= 0 {
+            let next = Int(tables[table].rows[row].next)
+            visit(&self, row)
+            row = next
+        }
+    }
+
+    /// Forgets the rows of a key that all go or will be read; those with a dead letter become absent.
+    ///
+    /// - Parameter sparesLetters: Whether rows with a letter stay as they are until the read.
+    mutating func dropRows(
+        _ table: Int, _ key: Int, at offset: Int64, sparesLetters: Bool = false,
+    ) {
+        forEachRow(table, key) { buffer, row in
+            let shape = buffer.tables[table].rows[row].shape
+            if sparesLetters, buffer.spareLetter(table, row) { return }
+            guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
+                // It was written already or will be, and the clear must not take it.
+                return buffer.rewrite(table, row)
+            }
+            if shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
+            buffer.leaveOpaque(table, row)
+            buffer.tables[table].rows[row].shape = .absent
+            buffer.tables[table].fill(row, with: .null)
+            buffer.tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
+            buffer.tables[table].rows[row].misfit = nil
+            buffer.tables[table].forgetKept(row)
+            if buffer.tables[table].rows[row].flags.contains(.setAside) {
+                buffer.touch(table, row)
+            } else {
+                // The clear takes it; a row with nothing to write is skipped at the cut.
+                buffer.tables[table].rows[row].flags.remove(.dirty)
+            }
+        }
+    }
+}
