@@ -260,6 +260,8 @@ extension Interpreter {
         if loose.identity.member.isEmpty {
             let slot = buffer.tables[table].key(loose.identity.key.span)
             buffer.makeKeyOpaque(table, slot, isBaseline: false)
+            // What had changed it is forgotten.
+            buffer.noteType(table, slot, nil)
             guard let offset = loose.offset else { return }
             if mappings[table].isOneRowPerKey {
                 let row = Int(buffer.tables[table].keys[slot].first)

@@ -149,6 +149,7 @@ extension RowBuffer {
     /// Removes all rows of a key as its table's policy says, but for those that were read at a
     /// later offset than the removal's.
     mutating func clear(_ table: Int, _ key: Int, at offset: Int64, _ cause: RemovalCause?) {
+        let policy = cause.map { tables[table].mapping.removal[$0] }
         let before = tables[table].keys[key].flags
         let isScanning = before.contains(.scanning)
         let isUnread = isUnread(table, key)
@@ -159,22 +160,17 @@ extension RowBuffer {
         guard isThere else {
             // Of what came since nobody knows the type; what was put before it went was forgotten.
             let isForgotten = tables[table].forgotten.remove(Int32(key)) != nil
-            let isKept = cause.map { tables[table].mapping.removal[$0] == .keep } ?? true
-            if isForgotten || isKept && isUnread && before.contains(.untyped) {
-                vanish(table, key)
-            }
+            let isKept = policy == nil || policy == .keep
+            let isUntyped = isKept && isUnread && before.contains(.untyped)
+            if isUntyped || isKept && wasUnread(table, before) { noteKept(table, key, cause) }
+            if isForgotten || isUntyped { vanish(table, key) }
             return
         }
-        let policy = cause.map { tables[table].mapping.removal[$0] }
         switch policy {
         case .keep, nil:
             // Members that were not seen yet stay too.
             if isScanning { tables[table].keys[key].flags.subtract([.cleared, .marking]) }
-            let isDoubtful = policy == nil || cause == .unknown
-            let kept: Kept = isDoubtful || !isExact ? .doubtful : .gone
-            if isDoubtful { doubtful += 1 }
-            tables[table].keptKeys[Int32(key)] = kept
-            touchKey(table, key)
+            let kept = noteKept(table, key, cause)
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
                 guard offset > state.readOffset || state.shape == .missing else {
@@ -201,6 +197,17 @@ extension RowBuffer {
             }
             touchKey(table, key)
         }
+    }
+
+    /// Notes that the rows of a key stay although it is gone.
+    @discardableResult
+    private mutating func noteKept(_ table: Int, _ key: Int, _ cause: RemovalCause?) -> Kept {
+        let isDoubtful = cause == nil || cause == .unknown
+        let kept: Kept = isDoubtful || !isExact ? .doubtful : .gone
+        if isDoubtful { doubtful += 1 }
+        tables[table].keptKeys[Int32(key)] = kept
+        touchKey(table, key)
+        return kept
     }
 
     /// Leaves a row in the database with all others of its key or table.
