@@ -216,7 +216,10 @@ extension RowBuffer {
 
     /// Whether a row that was kept since the last cut stays so: a key came to its name and was to be read,
     /// but is gone or of another type.
-    mutating func staysGone(_ table: Int, _ row: Int) -> Bool {
+    ///
+    /// - Parameter isKept: Whether such a key's row stays: then what a command made of it is not known.
+    mutating func staysGone(_ table: Int, _ row: Int, isKept: Bool) -> Bool {
+        let isUntyped = tables[table].rows[row].flags.contains(.untyped)
         let shape = tables[table].rows[row].shape
         guard tables[table].isShared, shape == .opaque || shape == .missing,
             let kept = tables[table].kept[Int32(row)],
@@ -225,7 +228,8 @@ extension RowBuffer {
         leaveOpaque(table, row)
         tables[table].rows[row].shape = .untouched
         tables[table].rows[row].flags.insert(.gone)
-        if tables[table].forgotten.remove(Int32(row)) != nil {
+        let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
+        if isForgotten || isKept && isUntyped {
             vanished += 1
             tables[table].rows[row].misfit = Self.vanishedMisfit
         }

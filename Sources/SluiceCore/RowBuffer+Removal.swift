@@ -15,8 +15,10 @@ extension RowBuffer {
     ///
     /// - Parameter cause: Why it went, or nil when nobody knows: then the row stays.
     mutating func remove(_ table: Int, _ row: Int, _ cause: RemovalCause?) {
-        guard isThere(table, row), !staysGone(table, row) else { return }
-        switch cause.map({ tables[table].mapping.removal[$0] }) {
+        let policy = cause.map { tables[table].mapping.removal[$0] }
+        let isKept = policy == nil || policy == .keep
+        guard isThere(table, row), !staysGone(table, row, isKept: isKept) else { return }
+        switch policy {
         case .delete where cause == .deleted && mayHaveOutlived(table, row),
             .mark where cause == .deleted && mayHaveOutlived(table, row):
             sweepRemoved(table, row)

@@ -109,9 +109,9 @@ final class ReplacedKeyTests {
     @Test(
         "such a letter stays when the name is changed again before it is read",
         arguments: ["RENAME y:b y:a", "HSET y:a n 1", "SET y:a x", "ZADD y:a GT 1 m"],
-        ["PERSIST y:a", "APPEND y:a +", "HSET y:a n 1", "ZADD y:a 1 m"])
+        ["PERSIST y:a", "APPEND y:a +", "HSET y:a n 1", "ZADD y:a 1 m", "DEL y:a"])
     func changedAgain(change: String, before: String) throws {
-        send(before)
+        send(before, .expired)
         send("RENAME y:b y:a")
         send("DEL y:a", .expired)
         send(change)
