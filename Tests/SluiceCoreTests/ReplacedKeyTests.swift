@@ -13,19 +13,22 @@ final class ReplacedKeyTests {
 
     private var machine: PipelineMachine
 
-    init() {
+    init() { machine = Self.machine() }
+
+    private static func machine(loose: [LooseRow] = []) -> PipelineMachine {
         let checkpoint = Checkpoint(
             epoch: 1, sequence: 1,
-            position: Position(history: Self.history, offset: Self.start, database: 0),
+            position: Position(history: history, offset: start, database: 0),
             isBaselineDone: true,
         )
-        machine = PipelineMachine(
+        var machine = PipelineMachine(
             mappings: Self.mappings, policy: PipelinePolicy(),
-            stored: StoredState(checkpoint: checkpoint), seed: 1,
+            stored: StoredState(checkpoint: checkpoint, loose: loose), seed: 1,
         )
         machine.learn(ModelTraffic.descriptions(saysTypes: true))
         machine.linkContinued(history: nil)
         machine.causesHeard(from: Self.start, history: Self.history)
+        return machine
     }
 
     /// What makes a row of a table opaque, where nothing is known of it, and what puts another type there.
@@ -128,6 +131,20 @@ final class ReplacedKeyTests {
         for changes in batch.tables where Self.mappings[changes.table].name != own {
             #expect(changes.kept.map(\.state) == [.gone], "\(before), \(change)")
         }
+    }
+
+    @Test("what was still to be read at a restart leaves such letters too")
+    func restarted() throws {
+        machine = Self.machine(
+            loose: Self.mappings.map {
+                LooseRow(
+                    table: $0.name, identity: RowIdentity(key: Array("y:a".utf8)), offset: nil)
+            })
+        try read(.wrongType, after: ["DEL y:a", "XADD y:a * f v"])
+        send("DEL y:a", .expired)
+        send("PERSIST y:a")
+        let batch = try #require(cut())
+        #expect(batch.deadLetters.map(\.table) == Self.mappings.map(\.name))
     }
 
     // MARK: Driving
