@@ -14,6 +14,11 @@ public struct ReadItem: Hashable, Sendable {
         case fieldPage(cursor: Bytes, count: Int)
         /// A page of a stream, from after this identifier, or from its start when empty.
         case entries(after: Bytes)
+
+        /// Whether it is a page of members.
+        var isOfMembers: Bool {
+            if case .members = self { true } else { false }
+        }
     }
 
     /// The type that the key is expected to have.

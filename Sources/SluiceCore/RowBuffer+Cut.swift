@@ -220,6 +220,7 @@ extension RowBuffer {
             for key in tables[table].keys.indices {
                 if tables[table].keys[key].flags.contains(.free) { continue }
                 leaveOpaque(table, key: key)
+                tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
                 tables[table].keys[key].readOffset = .min
                 tables[table].keys[key].readUntil = .min
                 forEachRow(table, key) { buffer, row in

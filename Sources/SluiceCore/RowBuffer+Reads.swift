@@ -26,7 +26,8 @@ extension RowBuffer {
             target: target,
             wantsDeadline: mapping.deadline != nil,
             wantsLastEntry: !isExact && mapping.type == .stream,
-            wantsType: table.asksType,
+            // Without a key, a scan that goes on has an empty last page too.
+            wantsType: table.asksType || isExact && !key.cursor.isEmpty && target.isOfMembers,
         )
     }
 
@@ -50,7 +51,8 @@ extension RowBuffer {
         // Another key has the name. Why this one went, the stream may still say: it is behind the read.
         let isReplaced =
             result.value == .wrongType && tables[opaque.table].mapping.type != .stream
-            && (opaque.row != nil || isFirst) && isOthers(opaque.key, of: opaque.table, result)
+            && (opaque.row != nil || isFirst || isExact)
+            && isOthers(opaque.key, of: opaque.table, result)
         let isMissing = isReplaced || result.isMissing(isFirst: isFirst)
         if isMissing, tables[opaque.table].mapping.needsCause {
             missingUntil = max(missingUntil, until)
@@ -150,10 +152,11 @@ extension RowBuffer {
         let mapping = tables[table].mapping
         var members: [Bytes] = []
         switch result.value {
-        case .page(let elements, let next) where isScanning || next != Baseline.firstCursor:
+        case .page(let elements, let next)
+        where !isMissing && (isScanning || next != Baseline.firstCursor):
             return applyPage(elements, next: next, table, key, at: offset)
         // Another type, of which the stream will say how it came about.
-        case .wrongType where isScanning:
+        case .wrongType where isScanning && !isMissing:
             tables[table].keys[key].readUntil = offset
             return leaveOpaque(table, key: key)
         case .page(let elements, _): members = elements
@@ -166,6 +169,11 @@ extension RowBuffer {
         if !isBaseline || members.isEmpty { tables[table].keys[key].readOffset = offset }
         tables[table].keys[key].readUntil = offset
         if isMissing, mapping.needsCause {
+            if isScanning {
+                // It was of this type, and what no page has said stays for now.
+                tables[table].keys[key].flags.insert(.own)
+                tables[table].keys[key].flags.subtract([.cleared, .marking])
+            }
             // Whether a change of it is still to be read, its removal will ask.
             tables[table].keys[key].flags.formUnion(isBaseline ? [.missing, .baseline] : .missing)
             opaqueCount += 1
@@ -288,7 +296,8 @@ extension ReadResult {
         switch value {
         case .missing: true
         case .page(let elements, let next):
-            isFirst && elements.isEmpty && next == Baseline.firstCursor
+            elements.isEmpty && next == Baseline.firstCursor
+                && (isFirst || typeName == Array("none".utf8))
         default: false
         }
     }

@@ -245,7 +245,10 @@ extension RowBuffer {
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing
             let isUnread = isOlder && isUnread(table, key) || wasUnread(table, state.flags)
-            if isOlder { leaveOpaque(table, key: key) }
+            if isOlder {
+                leaveOpaque(table, key: key)
+                tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+            }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
             if tables[table].mapping.type == .stream {
@@ -273,7 +276,7 @@ extension RowBuffer {
     /// Whether a change of the key asked for a read that was not made yet.
     func isUnread(_ table: Int, _ key: Int) -> Bool {
         let flags = tables[table].keys[key].flags
-        return flags.contains(.opaque) && flags.isDisjoint(with: [.baseline, .scanning])
+        return flags.contains(.opaque) && !flags.contains(.baseline)
             && !tables[table].mapping.isOneRowPerKey && tables[table].mapping.type != .stream
     }
 
@@ -312,6 +315,7 @@ extension RowBuffer {
                 continue
             }
             leaveOpaque(table, key: key)
+            tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
             tables[table].keptKeys[Int32(key)] = nil
             dropRows(table, key, at: offset)
         }

@@ -12,17 +12,20 @@ final class ReplacedKeyTests {
     private static let length: Int64 = 10
 
     private var machine: PipelineMachine
+    private var now = Duration.zero
 
     init() { machine = Self.machine() }
 
-    private static func machine(loose: [LooseRow] = []) -> PipelineMachine {
+    private static func machine(
+        _ mappings: [TableMapping] = mappings, loose: [LooseRow] = [],
+    ) -> PipelineMachine {
         let checkpoint = Checkpoint(
             epoch: 1, sequence: 1,
             position: Position(history: history, offset: start, database: 0),
             isBaselineDone: true,
         )
         var machine = PipelineMachine(
-            mappings: Self.mappings, policy: PipelinePolicy(),
+            mappings: mappings, policy: PipelinePolicy(),
             stored: StoredState(checkpoint: checkpoint, loose: loose), seed: 1,
         )
         machine.learn(ModelTraffic.descriptions(saysTypes: true))
@@ -37,6 +40,7 @@ final class ReplacedKeyTests {
         ("shared_hashes", "HDEL y:a f", "SET y:a x"),
         ("shared_scores", "ZADD y:a GT 1 m", "HSET y:a n 1"),
         ("shared_scores", "ZRANGESTORE y:a z:a 0 -1", "HSET y:a n 1"),
+        ("shared_scores", "ZRANGESTORE y:a z:a 0 -1", "SET y:a x"),
         ("shared_texts", "APPEND y:a +", "HSET y:a n 1"),
     ]
 
@@ -147,6 +151,38 @@ final class ReplacedKeyTests {
         #expect(batch.deadLetters.map(\.table) == Self.mappings.map(\.name))
     }
 
+    @Test(
+        "a key that goes while it is read page by page keeps what was read, and leaves a letter",
+        arguments: [RemovalCause.expired, .deleted], [true, false])
+    func pages(cause: RemovalCause, isShared: Bool) throws {
+        let mappings = ModelTraffic.mappings.filter {
+            isShared ? $0.name.hasPrefix("shared_") : $0.name == "scores"
+        }
+        let key = isShared ? "y:a" : "z:a"
+        machine = Self.machine(mappings)
+        send("ZRANGESTORE \(key) z:b 0 -1")
+        try read(.page([[0x6d], [0x31]], next: [0x63]), after: [])
+        // Between the pages.
+        let after = ["ZADD \(key) 2 n", "DEL \(key)"] + (isShared ? ["SET \(key) x"] : [])
+        if isShared {
+            try read(.wrongType, after: after)
+        } else {
+            try read(
+                .page([], next: Array("0".utf8)), type: Array("none".utf8), after: after)
+        }
+        send("ZADD \(key) 2 n")
+        send("DEL \(key)", cause)
+        if isShared { send("SET \(key) x") }
+        let batch = try #require(cut())
+        let changes = try #require(
+            batch.tables.first { mappings[$0.table].name.hasSuffix("scores") })
+        let isKept = cause == .expired
+        #expect(changes.kept.isEmpty != isKept && changes.kept.allSatisfy { $0.state == .gone })
+        #expect(changes.puts.identities.map(\.member) == (isKept ? [[0x6d]] : []))
+        #expect(changes.clears.count == (isKept ? 0 : 1))
+        #expect(batch.deadLetters.map(\.code) == (isKept ? ["key.vanished"] : []))
+    }
+
     // MARK: Driving
 
     private func send(_ line: String, _ cause: RemovalCause = .deleted) {
@@ -154,7 +190,8 @@ final class ReplacedKeyTests {
         guard !machine.receive(command, length: Int(Self.length)),
             case .askCauses = machine.next(now: .zero)
         else { return }
-        let event = KeyEvent(key: Array("y:a".utf8), database: 0, cause: cause)
+        let key = String(line.split(separator: " ")[1])
+        let event = KeyEvent(key: Array(key.utf8), database: 0, cause: cause)
         machine.causesAnswered(
             cause == .deleted ? [] : [event], offset: machine.streamOffset + Self.length,
             history: Self.history, isReliable: true)
@@ -165,28 +202,31 @@ final class ReplacedKeyTests {
 
     /// Answers the reads with what stands after commands of the stream that are still to come.
     private func read(
-        _ value: ReadValue, strings: ReadValue? = nil, after lines: [String],
+        _ value: ReadValue, strings: ReadValue? = nil, type: Bytes? = nil, after lines: [String],
         until later: [String] = [],
     ) throws {
-        machine.chunkReceived(now: .zero)
+        now += .seconds(1)
+        machine.chunkReceived(now: now)
         machine.requestCut()
-        guard case .read(let items) = machine.next(now: .seconds(1)) else {
+        guard case .read(let items) = machine.next(now: now) else {
             Issue.record("no read is due")
             return
         }
         let offset = machine.streamOffset + Self.length * Int64(lines.count)
         machine.readFinished(
             items.map { item in
-                ReadResult(value: item.type == .string ? strings ?? value : value)
+                ReadResult(
+                    value: item.type == .string ? strings ?? value : value, typeName: type)
             }, offset: offset,
             until: offset + Self.length * Int64(later.count), history: Self.history,
-            now: .seconds(1))
+            now: now)
     }
 
     private func cut() -> Batch? {
-        machine.chunkReceived(now: .seconds(1))
+        now += .seconds(1)
+        machine.chunkReceived(now: now)
         machine.requestCut()
-        guard case .commit(let batch) = machine.next(now: .seconds(2)) else { return nil }
+        guard case .commit(let batch) = machine.next(now: now) else { return nil }
         return batch
     }
 

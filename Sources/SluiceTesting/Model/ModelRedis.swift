@@ -198,7 +198,9 @@ public struct ModelRedis {
         guard let value = keyspace.values[key] else {
             switch item.target {
             case .members, .fieldPage:
-                return ReadResult(value: .page([], next: Array("0".utf8)))
+                return ReadResult(
+                    value: .page([], next: Array("0".utf8)),
+                    typeName: item.wantsType ? Array("none".utf8) : nil)
             default: return ReadResult(value: .missing)
             }
         }
