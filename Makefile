@@ -76,10 +76,11 @@ random:
 	@scripts/install-dependencies tests
 	@scripts/install-servers
 	@$(BUILD) --build-tests
-	@echo "Sending 3 × $(RANDOM_STEPS) random commands to each of two servers, with crashes …"
+	@echo "Sending 3 × $(RANDOM_STEPS) random commands to each of two servers, with crashes,"
+	@echo "and changing the keys of four mirrors in bursts, a tenth as many …"
 	@scripts/with-hint "SLUICE_SEED=N repeats the commands of seed N" \
 		env SLUICE_STEPS=$(RANDOM_STEPS) \
-		$(SWIFT) test -c release --skip-build --no-parallel --filter VerifyTests/randomCommands
+		$(SWIFT) test -c release --skip-build --no-parallel --filter "VerifyTests/randomCommands|MirrorTests"
 
 reliability:
 	@scripts/install-dependencies tests

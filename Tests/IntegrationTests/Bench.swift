@@ -143,11 +143,11 @@ final class Bench: @unchecked Sendable {
     }
 
     func query(_ sql: String) throws -> [[String?]] {
-        try rows()(sql)
+        try asking()(sql)
     }
 
     // What asks the database, over one connection.
-    private func rows() throws -> (String) throws -> [[String?]] {
+    private func asking() throws -> (String) throws -> [[String?]] {
         if let postgres { return try PostgresQuery(url: postgres.url).rows }
         return try SQLiteQuery(path: path).rows
     }
@@ -168,13 +168,18 @@ final class Bench: @unchecked Sendable {
         #expect(found.isEmpty, "\(comment) \(found.prefix(5))")
     }
 
+    /// The dead letters' tables and keys.
+    func deadLetters() throws -> [(table: String, key: [UInt8])] {
+        let digits = kind == .postgres ? "encode(key, 'hex')" : "hex(key)"
+        return try query("SELECT table_name, \(digits) FROM sluice_dead_letters")
+            .map { ($0[0] ?? "", Hex.bytes($0[1] ?? "")) }
+    }
+
     /// The rows that differ from Redis, but for those of keys that are set aside.
     func unexplained() async throws -> [Difference] {
-        let digits = kind == .postgres ? "encode(key, 'hex')" : "hex(key)"
-        let letters = try query("SELECT table_name, \(digits) FROM sluice_dead_letters")
-        let setAside = letters.map { ($0[0], Hex.bytes($0[1] ?? "")) }
+        let letters = try deadLetters()
         return try await differences().filter { found in
-            !setAside.contains { $0.0 == found.table && $0.1 == found.identity.key }
+            !letters.contains { $0.table == found.table && $0.key == found.identity.key }
         }
     }
 
@@ -182,7 +187,7 @@ final class Bench: @unchecked Sendable {
     func differences() async throws -> [Difference] {
         let verification = Verification(
             mappings: configuration.tables, dialect: kind == .postgres ? .postgres : .sqlite,
-            source: configuration.name, endpoint: redis.endpoint(), query: try rows())
+            source: configuration.name, endpoint: redis.endpoint(), query: try asking())
         return try await verification.run().differences
     }
 }

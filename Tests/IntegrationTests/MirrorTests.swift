@@ -1,0 +1,146 @@
+import Foundation
+import SluiceTesting
+import Testing
+
+@Suite("Mirrors", .serialized)
+struct MirrorTests {
+    /// One run of the trial.
+    struct Trial: Sendable, CustomTestStringConvertible {
+        let server: ServerKind
+        let database: DatabaseKind
+        let crashes: Bool
+        /// Whether no command hides a type, and what expired is settled before its name is used again.
+        var isCertain = false
+        var testDescription: String {
+            "\(server), \(database), \(crashes ? "with crashes" : "no crash")\(isCertain ? ", no doubt" : "")"
+        }
+    }
+
+    static let trials = [
+        Trial(server: ServerKind.supported[0], database: .sqlite, crashes: true),
+        Trial(server: ServerKind.supported[2], database: .postgres, crashes: true),
+        Trial(server: ServerKind.supported[2], database: .sqlite, crashes: false),
+        Trial(
+            server: ServerKind.supported[0], database: .postgres, crashes: false, isCertain: true),
+    ]
+
+    /// What became of a key that is gone, no comparison with Redis can say: the client keeps account.
+    @Test("whatever takes their names, rows outlive keys that expire", arguments: trials)
+    func outlive(trial: Trial) async throws {
+        let variables = ProcessInfo.processInfo.environment
+        let seed = variables["SLUICE_SEED"].flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
+        let bursts = (variables["SLUICE_STEPS"].flatMap { Int($0) } ?? 2_500) / 10
+        var random = SplitMix64(seed: seed)
+        let interval = ["20ms", "100ms", "1s"][random.pick(0..<3)]
+        let comment = "\(trial.testDescription): seed \(seed), interval \(interval)"
+        print(comment)
+        let folder = try TemporaryFolder("sluice-mirror")
+        let bench = try await Bench(
+            trial.database, tables: try Self.tables(folder.url),
+            redisOptions: ["--repl-backlog-size", "64mb"], interval: interval,
+            server: trial.server)
+        try await bench.start()
+        let client = MirrorClient(try await bench.redis.connect(), seed: seed) {
+            if trial.isCertain { try bench.flush() }
+        }
+        client.copies = !trial.isCertain
+        for round in 0..<5 {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                group.addTask { try await client.run(bursts: bursts / 5) }
+                if trial.crashes {
+                    group.addTask {
+                        try await Self.crash(bench.sluice, seed: seed &+ UInt64(round))
+                    }
+                }
+                try await group.next()
+                group.cancelAll()
+                try await group.waitForAll()
+            }
+            let isFlushed = await Eventually.holds(within: .seconds(60)) {
+                (try? bench.sluice.command("flush"))?.code == 0
+            }
+            try #require(isFlushed, "\(comment), round \(round) \(bench.sluice.log.suffix(2_000))")
+            let wrong = try bench.wrong(client.account)
+            try #require(wrong.isEmpty, "\(comment), round \(round) \(wrong.prefix(5))")
+            let result = try bench.sluice.command("verify")
+            try #require(
+                result.code == 0, "\(comment), round \(round) \(result.output.prefix(2_000))")
+        }
+        let due = client.account.due
+        let outlived = due.keys.filter { client.account.live[$0.key]?.table != $0.table }
+        let extra = try bench.rows().keys.filter { due[$0] == nil }
+        print(
+            "\(outlived.count) of \(due.count) rows outlived their keys, \(extra.count) more stay, "
+                + "\(try bench.deadLetters().count) dead letters")
+        #expect(outlived.count > 10)
+        // In doubt a row stays; but here is none.
+        guard trial.isCertain else { return }
+        let doubtful = await bench.counter("doubtful")
+        #expect(doubtful == 0 && extra.isEmpty, "\(comment) \(doubtful) \(extra.prefix(5))")
+    }
+
+    // A mirror in which what expires stays, and values are texts.
+    private static func tables(_ folder: URL) throws -> String {
+        let text = try SluiceProcess.run(["schema", "--mirror"], in: folder).output
+        let tables = String(text[(text.range(of: "tables:")?.lowerBound ?? text.startIndex)...])
+        return tables.replacing("on_expire: delete", with: "on_expire: keep")
+            .replacing("value: bytes", with: "value: text")
+    }
+
+    // Until it is cancelled.
+    private static func crash(_ sluice: SluiceProcess, seed: UInt64) async throws {
+        var random = SplitMix64(seed: seed)
+        while true {
+            do {
+                try await Task.sleep(for: .milliseconds(random.pick(100..<1_500)))
+            } catch { return }
+            sluice.stop()
+            try sluice.start()
+        }
+    }
+}
+
+extension Bench {
+    /// The rows of a mirror.
+    func rows() throws -> [MirrorRow: MirrorValue] {
+        var rows: [MirrorRow: MirrorValue] = [:]
+        func object(_ text: String?) throws -> Any {
+            try JSONSerialization.jsonObject(with: Data((text ?? "").utf8))
+        }
+        for row in try query("SELECT key, value FROM strings") {
+            rows[MirrorRow("strings", row[0] ?? "")] = .string(row[1] ?? "")
+        }
+        for row in try query("SELECT key, fields FROM hashes") {
+            let fields = try object(row[1]) as? [String: String] ?? [:]
+            rows[MirrorRow("hashes", row[0] ?? "")] = .members(fields)
+        }
+        for row in try query("SELECT key, items FROM lists") {
+            let items = try object(row[1]) as? [String] ?? []
+            rows[MirrorRow("lists", row[0] ?? "")] = .list(items)
+        }
+        for (table, score) in [("sets", "0"), ("sorted_sets", "score")] {
+            for row in try query("SELECT key, member, \(score) FROM \(table)") {
+                let score = row[2].flatMap { Double($0) }.map { "\(Int($0))" }
+                rows[MirrorRow(table, row[0] ?? "", row[1])] = .string(score ?? "")
+            }
+        }
+        return rows
+    }
+
+    /// The rows that are missing or not as the client left them, but for those with dead letters.
+    func wrong(_ account: MirrorAccount) throws -> [String] {
+        let rows = try rows()
+        let letters = try deadLetters()
+        return account.due.compactMap { name, value in
+            let found = rows[name]
+            let isSetAside = letters.contains {
+                $0.table == name.table && $0.key == Array(name.key.utf8)
+            }
+            if found == value || isSetAside { return nil }
+            let kind = account.live[name.key]?.table == name.table ? "live" : "outlived its key"
+            let was = found.map { "\($0)" } ?? "missing"
+            return "\(name) (\(kind)): \(was), not \(value), after "
+                + "\(account.history[name.key, default: []].suffix(12))"
+        }
+    }
+}
