@@ -36,7 +36,7 @@ test:
 	@scripts/with-hint "does 'swift --version' print 6.2 or later?" $(BUILD) --build-tests
 	@echo "Testing (about 18 minutes) …"
 	@scripts/with-hint "run one again with: swift test -c release --filter NAME" \
-		$(SWIFT) test -c release --skip-build --no-parallel
+		scripts/run-tests $(SWIFT) test -c release --skip-build --no-parallel
 
 servers:
 	@scripts/install-dependencies tests
@@ -45,7 +45,7 @@ servers:
 	@for server in redis-8.2 valkey-9.1; do \
 		echo "Testing with $$server (2 to 3 minutes) …"; \
 		scripts/with-hint "again, alone: SLUICE_SERVER=$$server swift test -c release --filter NAME" \
-			env SLUICE_SERVER=$$server $(SWIFT) test -c release --skip-build --no-parallel \
+			env SLUICE_SERVER=$$server scripts/run-tests $(SWIFT) test -c release --skip-build --no-parallel \
 			--filter '$(SERVER_TESTS)' || exit 1; \
 	done
 

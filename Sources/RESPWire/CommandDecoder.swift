@@ -15,8 +15,8 @@ public struct CommandDecoder {
         case skip(offset: Int, count: Int)
     }
 
-    /// The most arguments of a command: Redis takes no more from its clients.
-    public static let argumentsMax = 1024 * 1024
+    /// The most arguments of a command. Source: `networking.c` of Redis 7.0 and Valkey 9.1.
+    public static let argumentsMax = Int(Int32.max)
     /// The largest argument that is held, in bytes.
     public let argumentBytesMax: Int
     /// Where the arguments of the last command stand, relative to its beginning.

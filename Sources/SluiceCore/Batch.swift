@@ -224,26 +224,38 @@ public struct Batch: Sendable {
     public var rowCount: Int { tables.reduce(0) { $0 + $1.count } }
 
     /// Those dead letters that are of rows which this batch was to write.
-    package func refused(among letters: [DeadLetter]) -> [DeadLetter] {
-        var written: Set<RowIdentity> = []
-        for table in tables {
-            for rows in [
-                table.puts, table.spared, table.appends, table.removes, table.marks, table.swept,
-                table.sweptKeys, table.clears, table.clearMarks,
-            ] { written.formUnion(rows.identities) }
-            for merge in table.merges { written.formUnion(merge.rows.identities) }
-        }
+    package func refused(
+        among letters: [DeadLetter], _ mappings: [TableMapping],
+    ) -> [DeadLetter] {
         // Two tables may have rows of keys with the same name.
-        var parked: [String: Set<RowIdentity>] = [:]
-        for letter in deadLetters { parked[letter.table, default: []].insert(letter.identity) }
-        return letters.filter {
-            written.contains($0.identity) && parked[$0.table]?.contains($0.identity) != true
+        let names = tables.map { mappings[$0.table].name }
+        var written = Dictionary(
+            zip(names, tables.map(\.identities)), uniquingKeysWith: { $0.union($1) })
+        let swept = Dictionary(
+            zip(names, tables.map { Set($0.swept.identities) }), uniquingKeysWith: { $0.union($1) })
+        // The letter of a row that was to go, and had one before, may be there because the row stays.
+        for letter in revived where swept[letter.table]?.contains(letter.identity) == true {
+            written[letter.table]?.remove(letter.identity)
         }
+        for letter in deadLetters { written[letter.table]?.remove(letter.identity) }
+        return letters.filter { written[$0.table]?.contains($0.identity) == true }
     }
 
     /// Creates a batch without rows.
     public init(from: Checkpoint, to: Checkpoint) {
         self.from = from
         self.to = to
+    }
+}
+
+extension TableChanges {
+    // Of all rows and keys that are written or go.
+    fileprivate var identities: Set<RowIdentity> {
+        var found: Set<RowIdentity> = []
+        for rows in [
+            puts, spared, appends, removes, marks, swept, sweptKeys, clears, clearMarks,
+        ] { found.formUnion(rows.identities) }
+        for merge in merges { found.formUnion(merge.rows.identities) }
+        return found
     }
 }

@@ -25,17 +25,26 @@ extension Interpreter {
     mutating func sort(
         _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
     ) {
+        // Of several STOREs the last one counts; a pattern may have the name of an option.
+        var stored: Int?
         var index = 2
         while index + 1 < arguments.count {
-            if bytes.extracting(arguments[index]).isWord("store") {
-                let key = bytes.extracting(arguments[index + 1])
-                if let list = become(.list, key, .overwritten, at: offset) {
-                    makeOpaque(list, key, .overwritten, at: offset)
-                } else {
-                    makeOpaque(key, at: offset)
-                }
+            let option = bytes.extracting(arguments[index])
+            if option.isWord("store") { stored = index + 1 }
+            if option.isWord("limit") {
+                index += 3
+            } else {
+                let takesWord =
+                    option.isWord("store") || option.isWord("by") || option.isWord("get")
+                index += takesWord ? 2 : 1
             }
-            index += 1
+        }
+        guard let stored else { return }
+        let key = bytes.extracting(arguments[stored])
+        if let list = become(.list, key, .overwritten, at: offset) {
+            makeOpaque(list, key, .overwritten, at: offset)
+        } else {
+            makeOpaque(key, at: offset)
         }
     }
 

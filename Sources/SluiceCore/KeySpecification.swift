@@ -123,16 +123,19 @@ public struct CommandDescription: Hashable, Sendable {
         // PFCOUNT changes the count that a HyperLogLog keeps, and is no writing command.
         guard isWrite || keys.contains(where: \.isWrite) else { return [:] }
         var written: [Int: Write] = [:]
+        var named = 0
         for specification in keys where specification.isWrite {
             guard !specification.isIncomplete, let found = specification.keys(bytes, arguments)
             else { return nil }
+            if case .keyword = specification.begin, !found.isEmpty { named += 1 }
             for index in found where written[index] != .overwritten {
                 written[index] =
                     specification.isOverwrite
                     ? .overwritten : found.count == 1 ? .changed : .oneOfSeveral
             }
         }
-        return written
+        // Of options that say where to store, the last one counts, and a key may have the name of one.
+        return named > 1 ? written.mapValues { _ in .oneOfSeveral } : written
     }
 
     /// What a command does to a key.

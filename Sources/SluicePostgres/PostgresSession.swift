@@ -225,7 +225,7 @@ final class PostgresSession {
             // An earlier attempt committed it, and what that refused is known only to the database.
             let refused = try letters.names()
             try connection.run("ROLLBACK")
-            return BatchOutcome(refused: batch.refused(among: refused))
+            return BatchOutcome(refused: batch.refused(among: refused, mappings))
         }
         try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
         var writer = PostgresWriter(

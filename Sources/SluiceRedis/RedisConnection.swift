@@ -3,8 +3,8 @@ package import RESPWire
 
 /// A connection for commands and their replies, in the order in which they were sent.
 package final class RedisConnection: Sendable {
-    /// How long a reply may take before the connection is given up.
-    private static let answerMax = TimeAmount.seconds(10)
+    /// How long a server may be silent that owes a reply, before the connection is given up.
+    private static let silenceMax = TimeAmount.seconds(10)
 
     private let channel: any Channel
     private let handler: NIOLoopBound<Handler>
@@ -100,14 +100,9 @@ package final class RedisConnection: Sendable {
         let promise = channel.eventLoop.makePromise(of: [RESPValue].self)
         let channel = channel
         let handler = handler
-        // A server that hangs must not hold up what needs no answer of it.
-        let alarm = channel.eventLoop.scheduleTask(in: Self.answerMax) {
-            channel.close(promise: nil)
-        }
-        promise.futureResult.whenComplete { _ in alarm.cancel() }
         channel.eventLoop.execute {
             guard channel.isActive else { return promise.fail(ChannelError.ioOnClosedChannel) }
-            handler.value.waiting.append((count, promise))
+            handler.value.wait(for: count, promise, channel)
             channel.writeAndFlush(channel.allocator.buffer(bytes: bytes), promise: nil)
         }
         do {
@@ -129,12 +124,16 @@ package final class RedisConnection: Sendable {
 
     private final class Handler: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
+        private typealias Waiting = (count: Int, promise: EventLoopPromise<[RESPValue]>)
 
-        var waiting: CircularBuffer<(count: Int, promise: EventLoopPromise<[RESPValue]>)> = []
+        private var waiting: CircularBuffer<Waiting> = []
         private let onPush: (@Sendable ([RESPValue]) -> Void)?
         private let onReplies: (@Sendable () -> Void)?
         private var replies: [RESPValue] = []
         private var buffer = ByteBuffer()
+        private var scanner = RESPScanner()
+        private var heard = NIODeadline.now()
+        private var isWatched = false
 
         init(
             onPush: (@Sendable ([RESPValue]) -> Void)?, onReplies: (@Sendable () -> Void)?,
@@ -143,7 +142,28 @@ package final class RedisConnection: Sendable {
             self.onReplies = onReplies
         }
 
+        func wait(
+            for count: Int, _ promise: EventLoopPromise<[RESPValue]>, _ channel: any Channel,
+        ) {
+            if waiting.isEmpty { heard = .now() }
+            waiting.append((count, promise))
+            if !isWatched { watch(channel, in: RedisConnection.silenceMax) }
+        }
+
+        // A server that hangs must not hold up what needs no answer of it.
+        private func watch(_ channel: any Channel, in time: TimeAmount) {
+            isWatched = true
+            channel.eventLoop.assumeIsolated().scheduleTask(in: time) { [weak self] in
+                guard let self else { return }
+                isWatched = false
+                guard !waiting.isEmpty else { return }
+                let rest = heard + RedisConnection.silenceMax - .now()
+                if rest <= .zero { channel.close(promise: nil) } else { watch(channel, in: rest) }
+            }
+        }
+
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            heard = .now()
             var part = unwrapInboundIn(data)
             if buffer.readableBytes == 0 { buffer = part } else { buffer.writeBuffer(&part) }
             do {
@@ -158,7 +178,12 @@ package final class RedisConnection: Sendable {
 
         private func next() throws -> (value: RESPValue, length: Int)? {
             let received = buffer
-            return try RESPDecoder.decode(received.readableBytesUInt8Span)
+            let bytes = received.readableBytesUInt8Span
+            guard bytes.count > 0, let length = try scanner.length(bytes) else { return nil }
+            guard let reply = try RESPDecoder.decode(bytes), reply.length == length else {
+                throw RESPError(offset: 0, expected: "a reply of \(length) bytes")
+            }
+            return reply
         }
 
         private func take(_ reply: RESPValue) {

@@ -216,7 +216,8 @@ final class SQLiteSession: Sendable {
         try write { [self] database in
             guard try advance(batch, database) else {
                 // An earlier attempt committed it; what that refused, only the database knows.
-                return BatchOutcome(refused: batch.refused(among: try letters(database).names()))
+                return BatchOutcome(
+                    refused: batch.refused(among: try letters(database).names(), mappings))
             }
             let now = Self.now
             var writer = SQLiteWriter(

@@ -57,6 +57,15 @@ struct CommandDecoderTests {
         #expect(commands == [[[0x41], [], [0x43]], [Array("PING".utf8)]])
     }
 
+    @Test("a command has as many arguments as a server takes")
+    func manyArguments() throws {
+        let count = 1_100_000
+        let words = [Array("DEL".utf8)] + [[UInt8]](repeating: [0x6B], count: count)
+        let bytes = RESPEncoder.command(words)
+        let commands = try Self.decode(bytes, pieces: [bytes.count / 2])
+        #expect(commands.map(\.count) == [count + 1])
+    }
+
     @Test("line feeds between commands count as bytes and are no commands")
     func keepAlive() throws {
         let bytes = [0x0A, 0x0A] + RESPEncoder.command("PING") + [0x0A]
@@ -81,7 +90,9 @@ struct CommandDecoderTests {
         let alphabet = Array("*$:+-\r\n0123456789abc".utf8)
         let bytes = (0..<300).map { _ in alphabet[random.pick(0..<alphabet.count)] }
         _ = try? Self.decode(bytes, pieces: [])
-        _ = try? RESPDecoder.decode(bytes.span)
+        let reply = try? RESPDecoder.decode(bytes.span)
+        var scanner = RESPScanner()
+        if let reply { #expect((try? scanner.length(bytes.span)) == reply.length) }
     }
 
     @Test("replies of both protocols are read")
@@ -91,18 +102,24 @@ struct CommandDecoderTests {
             ("$2\r\nab\r\n", .bulk([0x61, 0x62])), ("$-1\r\n", .null), ("_\r\n", .null),
             ("*2\r\n:1\r\n*1\r\n$0\r\n\r\n", .array([.integer(1), .array([.bulk([])])])),
             ("%1\r\n+a\r\n:1\r\n", .array([.simple("a"), .integer(1)])),
-            (",1.5\r\n", .simple("1.5")), ("#t\r\n", .integer(1)),
+            (",1.5\r\n", .simple("1.5")), ("#t\r\n", .integer(1)), ("*-1\r\n", .null),
+            ("*0\r\n", .array([])), (">1\r\n+a\r\n", .push([.simple("a")])),
+            ("|1\r\n+a\r\n:1\r\n*1\r\n$1\r\nb\r\n", .array([.bulk([0x62])])),
+            ("!5\r\nERR x\r\n", .error("ERR x")), ("=5\r\ntxt:b\r\n", .bulk([0x62])),
         ]
         for (text, expected) in cases {
             let bytes = Array(text.utf8)
             let reply = try RESPDecoder.decode(bytes.span)
             #expect(reply?.value == expected)
             #expect(reply?.length == bytes.count)
+            var scanner = RESPScanner()
             for cut in 0..<bytes.count {
                 let part = Array(bytes.prefix(cut))
                 let partial = try RESPDecoder.decode(part.span)
                 #expect(partial == nil, "\(text) cut at \(cut)")
+                #expect(try scanner.length(part.span) == nil, "\(text) cut at \(cut)")
             }
+            #expect(try scanner.length((bytes + [0x2B]).span) == bytes.count)
         }
     }
 }

@@ -183,6 +183,46 @@ final class ReplacedKeyTests {
         #expect(batch.deadLetters.map(\.code) == (isKept ? ["key.vanished"] : []))
     }
 
+    @Test("a pattern that has the name of an option stores nothing")
+    func sort() throws {
+        let keys = KeyPattern(segments: [.placeholder(Column(name: "key", type: .text))])
+        machine = Self.machine([
+            TableMapping(
+                name: "texts", keys: keys, type: .string,
+                columns: [Column(name: "value", type: .text)]),
+            TableMapping(
+                name: "lists", keys: keys, type: .list,
+                columns: [Column(name: "items", type: .json)]),
+        ])
+        send("SET GET x")
+        send("SET a x")
+        send("SORT l BY store GET # STORE a STORE b")
+        try read(.elements([[0x31]]), after: [])
+        let batch = try #require(cut())
+        let (texts, lists) = (batch.tables[0], batch.tables[1])
+        #expect(texts.puts.count == 2 && texts.removes.count == 0)
+        #expect(lists.puts.identities.map(\.key) == [[0x62]])
+        #expect(texts.swept.identities.map(\.key) == [[0x62]])
+    }
+
+    @Test("a replay takes no letter for new that its batch found there")
+    func replay() throws {
+        let row = RowIdentity(key: Array("y:a".utf8), member: [0x6D])
+        let mappings = Self.mappings
+        let table = try #require(mappings.firstIndex { $0.name == "shared_scores" })
+        let letter = DeadLetter(table: "shared_scores", identity: row, code: "x", message: "")
+        let other = DeadLetter(table: "shared_hashes", identity: row, code: "x", message: "")
+        let checkpoint = Checkpoint(
+            epoch: 1, sequence: 1, position: nil, isBaselineDone: true)
+        var batch = Batch(from: checkpoint, to: checkpoint)
+        var changes = TableChanges(table: table, mapping: mappings[table])
+        try changes.swept.append(row, mappings[table])
+        batch.tables = [changes]
+        #expect(batch.refused(among: [letter, other], mappings) == [letter])
+        batch.revived = [letter]
+        #expect(batch.refused(among: [letter, other], mappings).isEmpty)
+    }
+
     // MARK: Driving
 
     private func send(_ line: String, _ cause: RemovalCause = .deleted) {

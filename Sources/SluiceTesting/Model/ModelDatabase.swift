@@ -52,7 +52,7 @@ public struct ModelDatabase {
     /// - Returns: The rows that are refused.
     @discardableResult
     public mutating func apply(_ batch: Batch) throws(SinkError) -> [DeadLetter] {
-        if checkpoint == batch.to { return batch.refused(among: deadLetters) }
+        if checkpoint == batch.to { return batch.refused(among: deadLetters, mappings) }
         refused = []
         guard checkpoint == batch.from else {
             throw SinkError(.fenced, code: "sink.fenced", "another instance writes")
