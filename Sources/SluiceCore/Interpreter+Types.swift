@@ -25,6 +25,7 @@ extension Interpreter {
         let slot = buffer.tables[table].key(key)
         let row = Int(buffer.tables[table].keys[slot].first)
         guard buffer.isCurrent(table, row: row, at: offset) else {
+            buffer.noteSkipped(table, row: row)
             return buffer.noteSpared(table, row, delta)
         }
         // Text that holds a number, a decimal, a real: only Redis knows how it writes the sum.
@@ -82,6 +83,7 @@ extension Interpreter {
         let slot = buffer.tables[table].key(key)
         let row = Int(buffer.tables[table].keys[slot].first)
         guard offset > buffer.tables[table].rows[row].readOffset else {
+            buffer.noteSkipped(table, row: row)
             return buffer.unspare(table, row)
         }
         let column = mappings[table].deadline
@@ -123,7 +125,7 @@ extension Interpreter {
         guard arguments.count >= 4 else { return }
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .hash, key, at: offset),
-            let row = row(table, key, at: offset)
+            let row = ownRow(table, key, at: offset)
         else { return }
         let isMerged = buffer.beginMerge(table, row)
         guard isMerged || buffer.isScanningFields(table, row) else { return }
@@ -146,7 +148,7 @@ extension Interpreter {
         guard arguments.count == 4 else { return }
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .hash, key, at: offset),
-            let row = row(table, key, at: offset)
+            let row = ownRow(table, key, at: offset)
         else { return }
         let field = bytes.extracting(arguments[2])
         let column = buffer.fieldColumn(table, field)
@@ -167,7 +169,7 @@ extension Interpreter {
         guard arguments.count >= 3 else { return }
         let key = bytes.extracting(arguments[1])
         guard let table = table(of: .hash, key, at: offset),
-            let row = row(table, key, at: offset)
+            let row = ownRow(table, key, at: offset)
         else { return }
         if buffer.mayFieldsExpire { emptied = (Bytes(copying: key), offset) }
         if buffer.isScanningFields(table, row) {
@@ -258,6 +260,8 @@ extension Interpreter {
                     buffer.beginPut(table, row)
                     buffer.putScore(table, row, bytes.extracting(arguments[index]))
                 }
+            } else {
+                buffer.noteSkipped(table, row: row)
             }
             index += 2
         }
@@ -272,7 +276,9 @@ extension Interpreter {
         let slot = buffer.tables[table].key(key)
         guard buffer.begin(table, key: slot, at: offset) else { return }
         let row = buffer.tables[table].member(bytes.extracting(arguments[3]), of: slot)
-        guard offset > buffer.tables[table].rows[row].readOffset else { return }
+        guard offset > buffer.tables[table].rows[row].readOffset else {
+            return buffer.noteSkipped(table, row: row)
+        }
         guard mappings[table].sources.isEmpty,
             let delta = Number.real(bytes.extracting(arguments[2]))
         else {
@@ -291,7 +297,10 @@ extension Interpreter {
         guard buffer.begin(table, key: slot, at: offset) else { return }
         for index in 2..<arguments.count {
             let row = buffer.tables[table].member(bytes.extracting(arguments[index]), of: slot)
-            guard offset > buffer.tables[table].rows[row].readOffset else { continue }
+            guard offset > buffer.tables[table].rows[row].readOffset else {
+                buffer.noteSkipped(table, row: row)
+                continue
+            }
             buffer.beginPut(table, row)
         }
     }
@@ -307,7 +316,10 @@ extension Interpreter {
         guard buffer.begin(table, key: slot, at: offset) else { return }
         for index in 2..<arguments.count {
             let row = buffer.tables[table].member(bytes.extracting(arguments[index]), of: slot)
-            guard offset > buffer.tables[table].rows[row].readOffset else { continue }
+            guard offset > buffer.tables[table].rows[row].readOffset else {
+                buffer.noteSkipped(table, row: row)
+                continue
+            }
             buffer.remove(table, row, .deleted)
         }
     }

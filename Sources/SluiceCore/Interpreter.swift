@@ -141,10 +141,17 @@ struct Interpreter: ~Copyable {
         of type: RedisType, _ key: borrowing Span<UInt8>, at offset: Int64,
     ) -> Int? {
         for index in patterns.indices where types[index] == type && maps(index, key) {
+            if buffer.mayBeStored, overlaps { leaveStored(key, except: index) }
             return index
         }
         makeOpaque(key, at: offset)
         return nil
+    }
+
+    private mutating func leaveStored(_ key: borrowing Span<UInt8>, except table: Int) {
+        for other in patterns.indices where other != table && maps(other, key) {
+            if let slot = buffer.tables[other].findKey(key) { buffer.leaveStored(other, slot) }
+        }
     }
 
     /// Makes the rows of a key opaque in each table that maps it.
@@ -238,6 +245,16 @@ struct Interpreter: ~Copyable {
         let slot = buffer.tables[table].key(key)
         let row = Int(buffer.tables[table].keys[slot].first)
         return buffer.isCurrent(table, row: row, at: offset) ? row : nil
+    }
+
+    /// See ``row(_:_:at:)``, for a command that says the type of the key.
+    @inline(__always)
+    mutating func ownRow(_ table: Int, _ key: borrowing Span<UInt8>, at offset: Int64) -> Int? {
+        let slot = buffer.tables[table].key(key)
+        let row = Int(buffer.tables[table].keys[slot].first)
+        if buffer.isCurrent(table, row: row, at: offset) { return row }
+        buffer.noteSkipped(table, row: row)
+        return nil
     }
 
     /// A string that is put to a key removes what was there of another type.

@@ -22,6 +22,8 @@ extension PipelineMachine {
             // A letter of all a key's members, or of what was too large to be named.
             let isOfKey =
                 letter.identity.member.isEmpty && interpreter.hasMembers(table: letter.table)
+            // Of such a key the stream has said everything since; what it had is not there to be read.
+            if isOfKey, letter.code == Misfit.Code.vanished.rawValue { continue }
             if letter.operation == .clear || isOfKey {
                 interpreter.readAgain(letter)
             } else {

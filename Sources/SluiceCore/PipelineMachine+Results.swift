@@ -226,7 +226,8 @@ extension Interpreter {
         let key = buffer.tables[table].key(letter.identity.key.span)
         let busy: Key.Flags = [.opaque, .missing, .cleared, .scanning]
         guard buffer.tables[table].keys[key].flags.isDisjoint(with: busy) else { return }
-        buffer.makeKeyOpaque(table, key, isBaseline: false)
+        // What stayed in the database when an earlier key went stays.
+        buffer.makeKeyOpaque(table, key, isBaseline: false, isLooked: true)
     }
 
     /// Remembers that a row was refused: the database does not have what Redis has.
@@ -259,21 +260,18 @@ extension Interpreter {
         // What the database has is newer than the position: up to there, nothing replaces it.
         if loose.identity.member.isEmpty {
             let slot = buffer.tables[table].key(loose.identity.key.span)
-            buffer.makeKeyOpaque(table, slot, isBaseline: false)
+            buffer.makeKeyOpaque(table, slot, isBaseline: false, isLooked: true)
             // What had changed it is forgotten.
             buffer.noteType(table, slot, nil)
+            guard mappings[table].isOneRowPerKey else { return }
+            let row = Int(buffer.tables[table].keys[slot].first)
+            buffer.noteRestored(table, row)
             guard let offset = loose.offset else { return }
-            if mappings[table].isOneRowPerKey {
-                let row = Int(buffer.tables[table].keys[slot].first)
-                buffer.tables[table].rows[row].readOffset = offset
-                buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
-            }
+            buffer.tables[table].rows[row].readOffset = offset
+            buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
         } else if let (table, row) = slot(loose.table, loose.identity) {
             buffer.makeOpaque(table, row, isOwn: false)
-            if let offset = loose.offset, mappings[table].isOneRowPerKey {
-                buffer.tables[table].rows[row].readOffset = offset
-                buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
-            }
+            buffer.noteRestored(table, row)
         }
     }
 

@@ -104,7 +104,7 @@ private final class MisfitBox {
 /// One key of a mapped table.
 struct Key {
     struct Flags: OptionSet {
-        let rawValue: UInt16
+        let rawValue: UInt32
         /// All rows of the key go, except those that were put since.
         static let cleared = Flags(rawValue: 1)
         /// The whole key must be read.
@@ -137,6 +137,9 @@ struct Key {
         static let stored = Flags(rawValue: 16384)
         /// While it waits for a read: a command has made something of it, and did not say of what type.
         static let untyped = Flags(rawValue: 32768)
+        /// While it waits for a read: nothing has changed it, and it is read only to see whether Redis has
+        /// it. Its rows stay if the database remembers that they outlived the key.
+        static let looked = Flags(rawValue: 65536)
     }
 
     var bytes: Bytes = []

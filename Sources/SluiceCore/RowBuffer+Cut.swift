@@ -25,6 +25,7 @@ extension RowBuffer {
         }
         result.loose = looseRows(at: offset)
         readOffsetMax = .min
+        if opaqueCount == 0 { mayBeStored = false }
         return result
     }
 
@@ -101,18 +102,31 @@ extension RowBuffer {
         tables[table].keptTable = nil
         tables[table].kept = [:]
         tables[table].keptKeys = [:]
-        keepForgotten(table)
+        setForgottenAside(table, into: &cut)
     }
 
-    // What is still to be read may turn out to be of another type.
-    private mutating func keepForgotten(_ table: Int) {
+    // What is still to be read may turn out to be of another type, or be read by another instance, which
+    // knows nothing of it.
+    private mutating func setForgottenAside(_ table: Int, into cut: inout TableCut) {
         guard !tables[table].forgotten.isEmpty else { return }
-        let isOneRow = tables[table].mapping.isOneRowPerKey
-        tables[table].forgotten = tables[table].forgotten.filter { slot in
-            isOneRow
-                ? tables[table].rows[Int(slot)].shape == .opaque
-                : tables[table].keys[Int(slot)].flags.contains(.opaque)
+        for slot in tables[table].forgotten.sorted() {
+            var row = Int(slot)
+            var key = row
+            if tables[table].mapping.isOneRowPerKey {
+                let shape = tables[table].rows[row].shape
+                guard shape == .opaque || shape == .missing else { continue }
+                key = Int(tables[table].rows[row].key)
+            } else {
+                let flags = tables[table].keys[key].flags
+                guard !flags.isDisjoint(with: [.opaque, .missing]) else { continue }
+                let none: Bytes = []
+                row = tables[table].member(none.span, of: key)
+            }
+            cut.setAside(RowIdentity(key: tables[table].keys[key].bytes), Self.vanishedMisfit)
+            tables[table].rows[row].flags.insert(.setAside)
+            vanished += 1
         }
+        tables[table].forgotten = []
     }
 
     private mutating func takeClears(of table: Int, into cut: inout TableCut) {
@@ -220,7 +234,7 @@ extension RowBuffer {
             for key in tables[table].keys.indices {
                 if tables[table].keys[key].flags.contains(.free) { continue }
                 leaveOpaque(table, key: key)
-                tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+                tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
                 tables[table].keys[key].readOffset = .min
                 tables[table].keys[key].readUntil = .min
                 forEachRow(table, key) { buffer, row in

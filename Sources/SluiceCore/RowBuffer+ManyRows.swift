@@ -13,9 +13,12 @@ extension RowBuffer {
 
     /// Forgets the rows of a key that all go or will be read; those with a dead letter become absent.
     ///
-    /// - Parameter sparesLetters: Whether rows with a letter stay as they are until the read.
+    /// - Parameters:
+    ///   - policy: What becomes of the rows.
+    ///   - sparesLetters: Whether rows with a letter stay as they are until the read.
     mutating func dropRows(
-        _ table: Int, _ key: Int, at offset: Int64, sparesLetters: Bool = false,
+        _ table: Int, _ key: Int, at offset: Int64, _ policy: RemovalPolicy,
+        sparesLetters: Bool = false,
     ) {
         forEachRow(table, key) { buffer, row in
             let shape = buffer.tables[table].rows[row].shape
@@ -32,6 +35,11 @@ extension RowBuffer {
             buffer.tables[table].rows[row].misfit = nil
             buffer.tables[table].forgetKept(row)
             if buffer.tables[table].rows[row].flags.contains(.setAside) {
+                // The clear takes the row, or marks it; its letter ends.
+                if policy != .delete {
+                    buffer.tables[table].fill(row, with: .unchanged)
+                    buffer.tables[table].rows[row].shape = .untouched
+                }
                 buffer.touch(table, row)
             } else {
                 // The clear takes it; a row with nothing to write is skipped at the cut.

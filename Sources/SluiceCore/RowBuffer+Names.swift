@@ -5,6 +5,11 @@ extension Row.Flags {
     ]
 }
 
+extension Key.Flags {
+    /// What a key is said to be while it waits for a read.
+    static let ofRead: Self = [.own, .stored, .untyped, .looked]
+}
+
 // DEL does not say what a key was, and a table shares names with others, or with keys that are there by
 // mistake. So a row that nothing has put since it was last known goes with its name only if the database
 // does not remember that it outlived its own key; and a row that the buffer knows to be gone stays as it
@@ -91,8 +96,12 @@ extension RowBuffer {
         switch write {
         case .changed where isOneRow: noteOwn(table, row)
         case .changed: tables[table].keys[key].flags.insert(.own)
-        case .overwritten where isOneRow: tables[table].rows[row].flags.insert(.stored)
-        case .overwritten: tables[table].keys[key].flags.insert(.stored)
+        case .overwritten where isOneRow:
+            mayBeStored = true
+            tables[table].rows[row].flags.insert(.stored)
+        case .overwritten:
+            mayBeStored = true
+            tables[table].keys[key].flags.insert(.stored)
         case .oneOfSeveral where isOneRow, nil where isOneRow:
             tables[table].rows[row].flags.remove(.stored)
             tables[table].rows[row].flags.insert(.untyped)
@@ -117,6 +126,52 @@ extension RowBuffer {
         }
     }
 
+    /// A command says that a key is another table's: what one stored there before was nothing.
+    mutating func leaveStored(_ table: Int, _ key: Int) {
+        tables[table].keys[key].flags.remove(.stored)
+        if tables[table].mapping.isOneRowPerKey {
+            tables[table].rows[Int(tables[table].keys[key].first)].flags.remove(.stored)
+        }
+    }
+
+    /// Notes that a command changed a key of a table's type, of which the effect is in what was read of
+    /// it or will be.
+    mutating func noteSkipped(_ table: Int, _ key: Int) {
+        let flags = tables[table].keys[key].flags
+        guard !flags.isDisjoint(with: [.opaque, .missing]) else { return }
+        tables[table].keys[key].flags.remove(.looked)
+        // Its last state is to be read, or was: it is not there for a baseline alone.
+        if flags.contains(.missing) { tables[table].keys[key].flags.remove(.baseline) }
+        if tables[table].isShared { tables[table].keys[key].flags.insert(.own) }
+    }
+
+    /// See ``noteSkipped(_:_:)``: of a key with one row.
+    mutating func noteSkipped(_ table: Int, row: Int) {
+        guard tables[table].rows[row].shape == .missing else { return }
+        tables[table].rows[row].flags.remove(.swept)
+        noteOwn(table, row)
+    }
+
+    /// Notes that what changed a row which waits for a read is forgotten: it may only have been looked
+    /// for, so that it stays if it outlived its key; or something was made of it, which is lost with it.
+    mutating func noteRestored(_ table: Int, _ row: Int) {
+        guard tables[table].rows[row].shape == .opaque else { return }
+        tables[table].rows[row].flags.formUnion([.swept, .untyped])
+    }
+
+    /// Whether a row of which the name is another's went in a time that was not seen: no command since
+    /// says that its key was there.
+    func isReplacedUnseen(_ table: Int, _ row: Int) -> Bool {
+        tables[table].isShared
+            && tables[table].rows[row].flags.isDisjoint(with: [.own, .stored, .untyped])
+    }
+
+    /// See ``isReplacedUnseen(_:_:)``: all rows of a key.
+    func isReplacedUnseen(_ table: Int, key: Int) -> Bool {
+        tables[table].isShared
+            && tables[table].keys[key].flags.isDisjoint(with: [.own, .stored, .untyped])
+    }
+
     /// Whether the buffer knows that a key was of its table's type after it was last gone, by what
     /// stands before an offset.
     func isPut(_ table: Int, _ key: Int, before offset: Int64) -> Bool {
@@ -138,9 +193,15 @@ extension RowBuffer {
 
     /// Has the rows of a key that are to be cleared go only if they did not outlive an earlier key.
     mutating func sweepCleared(_ table: Int, _ key: Int, before: Key.Flags) {
+        guard tables[table].isShared else { return }
+        sweepLooked(table, key, before: before)
+    }
+
+    /// See ``sweepCleared(_:_:before:)``: of a key that was only looked for.
+    mutating func sweepLooked(_ table: Int, _ key: Int, before: Key.Flags) {
         let wasCleared = before.contains(.cleared) && !before.contains(.swept)
-        guard tables[table].isShared, tables[table].mapping.canKeep, !tables[table].isWiped,
-            !wasCleared
+        guard tables[table].mapping.canKeep, !tables[table].isWiped, !wasCleared,
+            tables[table].keys[key].flags.contains(.cleared)
         else { return }
         tables[table].keys[key].flags.insert(.swept)
         tables[table].keys[key].flags.remove(.unknown)

@@ -54,7 +54,7 @@ extension RowBuffer {
             && (opaque.row != nil || isFirst || isExact)
             && isOthers(opaque.key, of: opaque.table, result)
         let isMissing = isReplaced || result.isMissing(isFirst: isFirst)
-        if isMissing, tables[opaque.table].mapping.needsCause {
+        if isMissing, awaitsRemoval(opaque.table) {
             missingUntil = max(missingUntil, until)
             missing.append(opaque)
             readOffsetMax = max(readOffsetMax, until)
@@ -81,7 +81,7 @@ extension RowBuffer {
         let isSpared = tables[table].rows[row].flags.contains(.spared)
         let delta = tables[table].spared[Int32(row)]
         switch isMissing ? .missing : result.value {
-        case .missing where tables[table].mapping.needsCause:
+        case .missing where awaitsRemoval(table):
             tables[table].rows[row].shape = .missing
         case .missing where tables[table].rows[row].flags.contains(.swept):
             sweepOut(table, row)
@@ -144,12 +144,17 @@ extension RowBuffer {
         return json
     }
 
+    // What reads a row or key missing, and no removal, may be before it.
+    private func awaitsRemoval(_ table: Int) -> Bool {
+        let mapping = tables[table].mapping
+        return isExact ? mapping.awaitsRemoval : mapping.needsCause
+    }
+
     private mutating func applyMembers(
         _ result: ReadResult, _ table: Int, _ key: Int, isMissing: Bool, at offset: Int64,
     ) {
         guard tables[table].keys[key].flags.contains(.opaque) else { return }
         let isScanning = tables[table].keys[key].flags.contains(.scanning)
-        let mapping = tables[table].mapping
         var members: [Bytes] = []
         switch result.value {
         case .page(let elements, let next)
@@ -168,7 +173,7 @@ extension RowBuffer {
         // The database may have members that a baseline does not find, and the stream says that they go.
         if !isBaseline || members.isEmpty { tables[table].keys[key].readOffset = offset }
         tables[table].keys[key].readUntil = offset
-        if isMissing, mapping.needsCause {
+        if isMissing, awaitsRemoval(table) {
             if isScanning {
                 // It was of this type, and what no page has said stays for now.
                 tables[table].keys[key].flags.insert(.own)
@@ -186,9 +191,10 @@ extension RowBuffer {
             }
             if tables[table].isShared { return }
         }
-        tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+        let isLooked = tables[table].keys[key].flags.contains(.looked)
+        tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
         if !members.isEmpty { endVanished(table, key) }
-        if !isBaseline || members.isEmpty { clearBeforePut(table, key) }
+        if !isBaseline || members.isEmpty { clearBeforePut(table, key, isLooked: isLooked) }
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in
             let isSeen = buffer.tables[table].rows[row].readOffset == offset

@@ -79,8 +79,9 @@ extension RowBuffer {
         tables[table].rows[row].shape = .untouched
         // What it was looked for now is known: its key went, and it stays.
         let isSwept =
-            flags.contains(.swept)
+            !flags.contains(.untyped) && flags.contains(.swept)
             || flags.contains(.others) && flags.isDisjoint(with: [.own, .untyped])
+        let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
         tables[table].rows[row].flags.remove(.swept)
         if tables[table].rows[row].flags.contains(.spared) {
             // Only adds, or nothing but a baseline, had made it opaque.
@@ -91,7 +92,7 @@ extension RowBuffer {
             else { return }
             tables[table].rows[row].shape = .merge
             tables[table].set(row, 0, .add(spared.delta))
-        } else if !isSwept {
+        } else if !isSwept || isForgotten {
             vanished += 1
             tables[table].rows[row].misfit = Self.vanishedMisfit
         }
@@ -158,7 +159,7 @@ extension RowBuffer {
         let isPut = tables[table].isShared && isPut(table, key, before: offset)
         let isThere = isThere(table, key: key, before: offset)
         leaveOpaque(table, key: key)
-        tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+        tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
         guard isThere else {
             // Of what came since nobody knows the type; what was put before it went was forgotten.
             let isForgotten = tables[table].forgotten.remove(Int32(key)) != nil
@@ -184,7 +185,7 @@ extension RowBuffer {
             }
             if isUnread { vanish(table, key) }
         case .delete, .mark:
-            dropRows(table, key, at: offset)
+            dropRows(table, key, at: offset, policy ?? .delete)
             tables[table].keptKeys[Int32(key)] = nil
             tables[table].keys[key].flags.insert(.cleared)
             if policy == .delete {
@@ -192,10 +193,12 @@ extension RowBuffer {
             } else {
                 tables[table].keys[key].flags.insert(.marking)
             }
+            let isForgotten = tables[table].forgotten.remove(Int32(key)) != nil
             if isPut {
                 tables[table].keys[key].flags.remove(.swept)
             } else if cause == .deleted {
                 sweepCleared(table, key, before: before)
+                if isForgotten { vanish(table, key) }
             }
             touchKey(table, key)
         }
@@ -247,7 +250,7 @@ extension RowBuffer {
             let isUnread = isOlder && isUnread(table, key) || wasUnread(table, state.flags)
             if isOlder {
                 leaveOpaque(table, key: key)
-                tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+                tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
             }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
@@ -310,14 +313,16 @@ extension RowBuffer {
         tables[table].keptTable = nil
         for key in tables[table].keys.indices
         where !tables[table].keys[key].flags.contains(.free) {
-            guard offset > tables[table].keys[key].readOffset else {
+            let isMissing = tables[table].keys[key].flags.contains(.missing)
+            guard offset > tables[table].keys[key].readOffset || isMissing else {
                 forEachRow(table, key) { buffer, row in buffer.rewrite(table, row) }
                 continue
             }
+            if isMissing { tables[table].keys[key].readOffset = .min }
             leaveOpaque(table, key: key)
-            tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+            tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
             tables[table].keptKeys[Int32(key)] = nil
-            dropRows(table, key, at: offset)
+            dropRows(table, key, at: offset, tables[table].mapping.removal.onFlush)
         }
     }
 
@@ -352,13 +357,20 @@ extension RowBuffer {
                 return sweepOut(item.table, row)
             }
             // An HDEL empties a hash, whether the application sent it or the last field's deadline.
+            let isEmptied = tables[item.table].rows[row].flags.contains(.others)
             let isDoubtful =
-                tables[item.table].mapping.type == .hash && mayFieldsExpire
-                && !tables[item.table].rows[row].flags.contains(.others)
+                isEmptied
+                ? isReplacedUnseen(item.table, row)
+                : tables[item.table].mapping.type == .hash && mayFieldsExpire
             remove(item.table, row, isDoubtful ? nil : .deleted)
         } else if tables[item.table].keys[item.key].flags.contains(.missing) {
+            let before = tables[item.table].keys[item.key].flags
+            let isDoubtful = before.contains(.others) && isReplacedUnseen(item.table, key: item.key)
             let offset = tables[item.table].keys[item.key].readOffset
-            clear(item.table, item.key, at: offset, .deleted)
+            clear(item.table, item.key, at: offset, isDoubtful ? nil : .deleted)
+            if !before.isDisjoint(with: [.looked, .baseline]) {
+                sweepLooked(item.table, item.key, before: before)
+            }
         }
     }
 
@@ -366,7 +378,10 @@ extension RowBuffer {
     /// before that and no removal came, a change had emptied it.
     @inline(__always)
     mutating func begin(_ table: Int, key: Int, at offset: Int64) -> Bool {
-        guard isCurrent(table, key: key, at: offset) else { return false }
+        guard isCurrent(table, key: key, at: offset) else {
+            noteSkipped(table, key)
+            return false
+        }
         if tables[table].keys[key].flags.contains(.missing) {
             resolveMissing(Opaque(table: table, key: key, row: nil))
         }

@@ -25,15 +25,16 @@ extension RowBuffer {
 
     private mutating func beginScan(_ table: Int, _ key: Int, at offset: Int64) {
         scanCount += 1
+        let isLooked = tables[table].keys[key].flags.contains(.looked)
         tables[table].keys[key].flags.insert(.scanning)
-        tables[table].keys[key].flags.subtract([.own, .stored, .untyped])
+        tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
         endVanished(table, key)
         // For a baseline nothing has changed the key: what the stream says of its members holds.
         guard !tables[table].keys[key].flags.contains(.baseline) else { return }
         tables[table].keys[key].readOffset = offset
         // A command of the stream put all of the key in the place of what was there. Where one member
         // may be all that changed, the rows stay until it is known which are there.
-        if isExact { clearBeforePut(table, key) }
+        if isExact { clearBeforePut(table, key, isLooked: isLooked) }
         // What the key has now is what the pages will say, and the stream after this one.
         forEachRow(table, key) { buffer, row in
             guard buffer.tables[table].rows[row].readOffset < offset else { return }
@@ -64,12 +65,17 @@ extension RowBuffer {
     }
 
     /// Has all rows of a key go that are not put, if members that go take their rows with them.
-    mutating func clearBeforePut(_ table: Int, _ key: Int) {
+    ///
+    /// - Parameter isLooked: Whether nothing says that the key is not one that came back by members
+    ///   alone: then rows stay that outlived an earlier one.
+    mutating func clearBeforePut(_ table: Int, _ key: Int, isLooked: Bool = false) {
         let policy = tables[table].mapping.removal.onDelete
         guard policy != .keep else { return }
+        let before = tables[table].keys[key].flags
         let marks = policy != .delete
         tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
         tables[table].keys[key].flags.remove(.swept)
+        if isLooked { sweepLooked(table, key, before: before) }
         touchKey(table, key)
     }
 
@@ -97,7 +103,7 @@ extension RowBuffer {
             guard state.flags.contains(.setAside), state.shape == .untouched,
                 state.misfit == nil, state.readOffset < start
             else { return }
-            buffer.delete(table, row)
+            buffer.remove(table, row, .deleted)
         }
     }
 

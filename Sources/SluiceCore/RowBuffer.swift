@@ -35,6 +35,8 @@ struct RowBuffer: ~Copyable {
     var incomplete: Set<Int> = []
     /// Whether changes come with their values; else all that changed is read.
     var isExact = true
+    /// Whether some key that waits for a read was stored by a command, or emptied.
+    var mayBeStored = false
     /// Whether fields of hashes may have deadlines, so that a hash may be emptied by them.
     var mayFieldsExpire = false
     /// Rows that stayed because nobody knows why their key went.
@@ -267,8 +269,10 @@ struct RowBuffer: ~Copyable {
     ///   - offset: Where it was changed: rows that were read later are known, and stay.
     ///   - isBaseline: Whether nothing has changed the key, so that rows which the read does not
     ///     find are only reported.
+    ///   - isLooked: Whether nothing may have changed it, so that rows which outlived an earlier key
+    ///     stay.
     mutating func makeKeyOpaque(
-        _ table: Int, _ key: Int, at offset: Int64 = .max, isBaseline: Bool,
+        _ table: Int, _ key: Int, at offset: Int64 = .max, isBaseline: Bool, isLooked: Bool = false,
     ) {
         let mapping = tables[table].mapping
         if mapping.isOneRowPerKey {
@@ -285,14 +289,17 @@ struct RowBuffer: ~Copyable {
                 if tables[table].isShared, isPut(table, key, before: offset) {
                     tables[table].keys[key].flags.insert(.own)
                 }
-                dropRows(table, key, at: offset, sparesLetters: tables[table].isShared)
+                let onDelete = mapping.removal.onDelete
+                let spares = tables[table].isShared || isLooked || onDelete == .keep
+                dropRows(table, key, at: offset, onDelete, sparesLetters: spares)
             }
-            tables[table].keys[key].flags.remove(.baseline)
+            tables[table].keys[key].flags.subtract([.baseline, .looked])
             restartScan(table, key)
         }
         guard !tables[table].keys[key].flags.contains(.opaque) else { return }
         leaveOpaque(table, key: key)
         tables[table].keys[key].flags.formUnion(isBaseline ? [.opaque, .baseline] : .opaque)
+        if isLooked { tables[table].keys[key].flags.insert(.looked) }
         // Who only names keys goes on in a stream where the last read of it ended.
         if isExact || mapping.type != .stream { tables[table].keys[key].cursor = [] }
         opaqueCount += 1

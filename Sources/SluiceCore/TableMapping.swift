@@ -170,6 +170,11 @@ public struct TableMapping: Hashable, Sendable {
         type != .stream && (needsCause || removal.onExpire != .keep)
     }
 
+    /// Whether it matters what removes a key, a flush among them.
+    var awaitsRemoval: Bool {
+        type != .stream && (needsCause || removal.onFlush != removal.onDelete)
+    }
+
     /// Whether rows may outlive their keys without a mark.
     public var canKeep: Bool { type != .stream && (needsCause || removal.all.contains(.keep)) }
 

@@ -6,33 +6,7 @@ import Testing
 @Suite("Keys that are replaced before they are read")
 final class ReplacedKeyTests {
     private static let mappings = ModelTraffic.mappings.filter { $0.name.hasPrefix("shared_") }
-    private static let history = ReplicationID("h")
-    private static let start: Int64 = 100
-    /// How long each command is taken to be, in bytes of the stream.
-    private static let length: Int64 = 10
-
-    private var machine: PipelineMachine
-    private var now = Duration.zero
-
-    init() { machine = Self.machine() }
-
-    private static func machine(
-        _ mappings: [TableMapping] = mappings, loose: [LooseRow] = [],
-    ) -> PipelineMachine {
-        let checkpoint = Checkpoint(
-            epoch: 1, sequence: 1,
-            position: Position(history: history, offset: start, database: 0),
-            isBaselineDone: true,
-        )
-        var machine = PipelineMachine(
-            mappings: mappings, policy: PipelinePolicy(),
-            stored: StoredState(checkpoint: checkpoint, loose: loose), seed: 1,
-        )
-        machine.learn(ModelTraffic.descriptions(saysTypes: true))
-        machine.linkContinued(history: nil)
-        machine.causesHeard(from: Self.start, history: Self.history)
-        return machine
-    }
+    private var driver = MachineDriver(mappings)
 
     /// What makes a row of a table opaque, where nothing is known of it, and what puts another type there.
     private static let changes = [
@@ -46,11 +20,11 @@ final class ReplacedKeyTests {
 
     @Test("a row whose key expired stays", arguments: changes)
     func expired(table: String, change: String, other: String) throws {
-        send(change)
-        try read(.wrongType, after: ["DEL y:a", other])
-        send("DEL y:a", .expired)
-        send(other)
-        let batch = try #require(cut())
+        driver.send(change)
+        try driver.read(.wrongType, after: ["DEL y:a", other])
+        driver.send("DEL y:a", .expired)
+        driver.send(other)
+        let batch = try #require(driver.cut())
         let changes = try #require(batch.tables.first { Self.mappings[$0.table].name == table })
         #expect(!changes.kept.isEmpty && changes.kept.allSatisfy { $0.state == .gone })
         expectNoRemoval(batch)
@@ -60,11 +34,11 @@ final class ReplacedKeyTests {
 
     @Test("a row whose key was flushed stays", arguments: changes)
     func flushed(table: String, change: String, other: String) throws {
-        send(change)
-        try read(.wrongType, after: ["FLUSHALL", other])
-        send("FLUSHALL")
-        send(other)
-        let batch = try #require(cut())
+        driver.send(change)
+        try driver.read(.wrongType, after: ["FLUSHALL", other])
+        driver.send("FLUSHALL")
+        driver.send(other)
+        let batch = try #require(driver.cut())
         let changes = try #require(batch.tables.first { Self.mappings[$0.table].name == table })
         #expect(changes.kept.contains { $0.state == .gone })
         expectNoRemoval(batch)
@@ -73,11 +47,11 @@ final class ReplacedKeyTests {
 
     @Test("a row whose key the application emptied goes, whatever becomes of the other")
     func emptied() throws {
-        send("HDEL y:a f")
-        try read(.wrongType, after: ["ZADD y:a 1 m"], until: ["DEL y:a"])
-        send("ZADD y:a 1 m")
-        send("DEL y:a", .expired)
-        let batch = try #require(cut())
+        driver.send("HDEL y:a f")
+        try driver.read(.wrongType, after: ["ZADD y:a 1 m"], until: ["DEL y:a"])
+        driver.send("ZADD y:a 1 m")
+        driver.send("DEL y:a", .expired)
+        let batch = try #require(driver.cut())
         let changes = batch.tables.first { Self.mappings[$0.table].name == "shared_hashes" }
         #expect(changes?.removes.identities.map(\.key) == [Array("y:a".utf8)])
         #expect(changes?.kept.isEmpty == true)
@@ -86,10 +60,10 @@ final class ReplacedKeyTests {
 
     @Test("the deadline of another type's key is not that of a row that stays")
     func deadline() throws {
-        send("DEL y:a", .expired)
-        send("ZADD y:a 1 m")
-        send("PEXPIREAT y:a 2000000000000")
-        let batch = try #require(cut())
+        driver.send("DEL y:a", .expired)
+        driver.send("ZADD y:a 1 m")
+        driver.send("PEXPIREAT y:a 2000000000000")
+        let batch = try #require(driver.cut())
         let changes = batch.tables.first { Self.mappings[$0.table].name == "shared_hashes" }
         #expect(changes?.kept.map(\.state) == [.gone])
         #expect(changes?.merges.isEmpty == true)
@@ -99,13 +73,13 @@ final class ReplacedKeyTests {
         "what a command made of a key, without to say its type, leaves letters in all tables",
         arguments: [true, false])
     func untyped(isReplaced: Bool) throws {
-        send("RENAME y:b y:a")
-        try read(
+        driver.send("RENAME y:b y:a")
+        try driver.read(
             isReplaced ? .wrongType : .missing, strings: isReplaced ? .single([0x78]) : nil,
             after: isReplaced ? ["DEL y:a", "SET y:a x"] : ["DEL y:a"])
-        send("DEL y:a", .expired)
-        if isReplaced { send("SET y:a x") }
-        let batch = try #require(cut())
+        driver.send("DEL y:a", .expired)
+        if isReplaced { driver.send("SET y:a x") }
+        let batch = try #require(driver.cut())
         // What a string was is replaced.
         #expect(
             batch.deadLetters.map(\.table)
@@ -118,13 +92,13 @@ final class ReplacedKeyTests {
         arguments: ["RENAME y:b y:a", "HSET y:a n 1", "SET y:a x", "ZADD y:a GT 1 m"],
         ["PERSIST y:a", "APPEND y:a +", "HSET y:a n 1", "ZADD y:a 1 m", "DEL y:a"])
     func changedAgain(change: String, before: String) throws {
-        send(before, .expired)
-        send("RENAME y:b y:a")
-        send("DEL y:a", .expired)
-        send(change)
-        if change.hasPrefix("RENAME") { try read(.wrongType, after: []) }
-        if change.hasPrefix("ZADD") { try read(.single([0x31]), after: []) }
-        let batch = try #require(cut())
+        driver.send(before, .expired)
+        driver.send("RENAME y:b y:a")
+        driver.send("DEL y:a", .expired)
+        driver.send(change)
+        if change.hasPrefix("RENAME") { try driver.read(.wrongType, after: []) }
+        if change.hasPrefix("ZADD") { try driver.read(.single([0x31]), after: []) }
+        let batch = try #require(driver.cut())
         let type = change.split(separator: " ")[0]
         // The row that is put needs none.
         let own = ["HSET": "shared_hashes", "SET": "shared_texts"][type]
@@ -139,15 +113,16 @@ final class ReplacedKeyTests {
 
     @Test("what was still to be read at a restart leaves such letters too")
     func restarted() throws {
-        machine = Self.machine(
+        driver = MachineDriver(
+            Self.mappings,
             loose: Self.mappings.map {
                 LooseRow(
                     table: $0.name, identity: RowIdentity(key: Array("y:a".utf8)), offset: nil)
             })
-        try read(.wrongType, after: ["DEL y:a", "XADD y:a * f v"])
-        send("DEL y:a", .expired)
-        send("PERSIST y:a")
-        let batch = try #require(cut())
+        try driver.read(.wrongType, after: ["DEL y:a", "XADD y:a * f v"])
+        driver.send("DEL y:a", .expired)
+        driver.send("PERSIST y:a")
+        let batch = try #require(driver.cut())
         #expect(batch.deadLetters.map(\.table) == Self.mappings.map(\.name))
     }
 
@@ -159,21 +134,21 @@ final class ReplacedKeyTests {
             isShared ? $0.name.hasPrefix("shared_") : $0.name == "scores"
         }
         let key = isShared ? "y:a" : "z:a"
-        machine = Self.machine(mappings)
-        send("ZRANGESTORE \(key) z:b 0 -1")
-        try read(.page([[0x6d], [0x31]], next: [0x63]), after: [])
+        driver = MachineDriver(mappings)
+        driver.send("ZRANGESTORE \(key) z:b 0 -1")
+        try driver.read(.page([[0x6d], [0x31]], next: [0x63]), after: [])
         // Between the pages.
         let after = ["ZADD \(key) 2 n", "DEL \(key)"] + (isShared ? ["SET \(key) x"] : [])
         if isShared {
-            try read(.wrongType, after: after)
+            try driver.read(.wrongType, after: after)
         } else {
-            try read(
+            try driver.read(
                 .page([], next: Array("0".utf8)), type: Array("none".utf8), after: after)
         }
-        send("ZADD \(key) 2 n")
-        send("DEL \(key)", cause)
-        if isShared { send("SET \(key) x") }
-        let batch = try #require(cut())
+        driver.send("ZADD \(key) 2 n")
+        driver.send("DEL \(key)", cause)
+        if isShared { driver.send("SET \(key) x") }
+        let batch = try #require(driver.cut())
         let changes = try #require(
             batch.tables.first { mappings[$0.table].name.hasSuffix("scores") })
         let isKept = cause == .expired
@@ -186,7 +161,7 @@ final class ReplacedKeyTests {
     @Test("a pattern that has the name of an option stores nothing")
     func sort() throws {
         let keys = KeyPattern(segments: [.placeholder(Column(name: "key", type: .text))])
-        machine = Self.machine([
+        driver = MachineDriver([
             TableMapping(
                 name: "texts", keys: keys, type: .string,
                 columns: [Column(name: "value", type: .text)]),
@@ -194,11 +169,11 @@ final class ReplacedKeyTests {
                 name: "lists", keys: keys, type: .list,
                 columns: [Column(name: "items", type: .json)]),
         ])
-        send("SET GET x")
-        send("SET a x")
-        send("SORT l BY store GET # STORE a STORE b")
-        try read(.elements([[0x31]]), after: [])
-        let batch = try #require(cut())
+        driver.send("SET GET x")
+        driver.send("SET a x")
+        driver.send("SORT l BY store GET # STORE a STORE b")
+        try driver.read(.elements([[0x31]]), after: [])
+        let batch = try #require(driver.cut())
         let (texts, lists) = (batch.tables[0], batch.tables[1])
         #expect(texts.puts.count == 2 && texts.removes.count == 0)
         #expect(lists.puts.identities.map(\.key) == [[0x62]])
@@ -221,53 +196,6 @@ final class ReplacedKeyTests {
         #expect(batch.refused(among: [letter, other], mappings) == [letter])
         batch.revived = [letter]
         #expect(batch.refused(among: [letter, other], mappings).isEmpty)
-    }
-
-    // MARK: Driving
-
-    private func send(_ line: String, _ cause: RemovalCause = .deleted) {
-        let command = CommandText(line.split(separator: " ").map(String.init))
-        guard !machine.receive(command, length: Int(Self.length)),
-            case .askCauses = machine.next(now: .zero)
-        else { return }
-        let key = String(line.split(separator: " ")[1])
-        let event = KeyEvent(key: Array(key.utf8), database: 0, cause: cause)
-        machine.causesAnswered(
-            cause == .deleted ? [] : [event], offset: machine.streamOffset + Self.length,
-            history: Self.history, isReliable: true)
-        machine.lookAhead(command.bytes.span, arguments: command.arguments)
-        machine.lookedAhead()
-        machine.receive(command, length: Int(Self.length))
-    }
-
-    /// Answers the reads with what stands after commands of the stream that are still to come.
-    private func read(
-        _ value: ReadValue, strings: ReadValue? = nil, type: Bytes? = nil, after lines: [String],
-        until later: [String] = [],
-    ) throws {
-        now += .seconds(1)
-        machine.chunkReceived(now: now)
-        machine.requestCut()
-        guard case .read(let items) = machine.next(now: now) else {
-            Issue.record("no read is due")
-            return
-        }
-        let offset = machine.streamOffset + Self.length * Int64(lines.count)
-        machine.readFinished(
-            items.map { item in
-                ReadResult(
-                    value: item.type == .string ? strings ?? value : value, typeName: type)
-            }, offset: offset,
-            until: offset + Self.length * Int64(later.count), history: Self.history,
-            now: now)
-    }
-
-    private func cut() -> Batch? {
-        now += .seconds(1)
-        machine.chunkReceived(now: now)
-        machine.requestCut()
-        guard case .commit(let batch) = machine.next(now: now) else { return nil }
-        return batch
     }
 
     private func expectNoRemoval(_ batch: Batch) {

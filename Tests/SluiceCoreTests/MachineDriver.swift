@@ -1,0 +1,113 @@
+import SluiceCore
+import SluiceTesting
+import Testing
+
+/// A machine that is given commands, and answers to its questions, one by one.
+final class MachineDriver {
+    private static let history = ReplicationID("h")
+    private static let start: Int64 = 100
+    /// How long each command is taken to be, in bytes of the stream.
+    private static let length: Int64 = 10
+
+    private(set) var machine: PipelineMachine
+    private var now = Duration.zero
+
+    /// - Parameter isNew: Whether everything is to be read first.
+    init(_ mappings: [TableMapping], loose: [LooseRow] = [], isNew: Bool = false) {
+        let position = Position(history: Self.history, offset: Self.start, database: 0)
+        let checkpoint = Checkpoint(
+            epoch: 1, sequence: 1, position: isNew ? nil : position, isBaselineDone: !isNew)
+        machine = PipelineMachine(
+            mappings: mappings, policy: PipelinePolicy(),
+            stored: StoredState(checkpoint: checkpoint, loose: loose), seed: 1,
+        )
+        machine.learn(ModelTraffic.descriptions(saysTypes: true))
+        if isNew {
+            machine.linkResynchronised(position)
+        } else {
+            machine.linkContinued(history: nil)
+        }
+        machine.causesHeard(from: Self.start, history: Self.history)
+    }
+
+    func send(_ line: String, _ cause: RemovalCause = .deleted) {
+        let command = CommandText(line.split(separator: " ").map(String.init))
+        guard !machine.receive(command, length: Int(Self.length)),
+            case .askCauses = machine.next(now: now)
+        else { return }
+        let key = String(line.split(separator: " ")[1])
+        let event = KeyEvent(key: Array(key.utf8), database: 0, cause: cause)
+        machine.causesAnswered(
+            cause == .deleted ? [] : [event], offset: machine.streamOffset + Self.length,
+            history: Self.history, isReliable: true)
+        machine.lookAhead(command.bytes.span, arguments: command.arguments)
+        machine.lookedAhead()
+        machine.receive(command, length: Int(Self.length))
+    }
+
+    /// Answers the reads with what stands after commands of the stream that are still to come.
+    func read(
+        _ value: ReadValue, strings: ReadValue? = nil, type: Bytes? = nil, after lines: [String],
+        until later: [String] = [],
+    ) throws {
+        let due = nextRead()
+        let items = try #require(due, "no read is due")
+        let offset = machine.streamOffset + Self.length * Int64(lines.count)
+        machine.readFinished(
+            items.map { item in
+                ReadResult(
+                    value: item.type == .string ? strings ?? value : value, typeName: type)
+            }, offset: offset,
+            until: offset + Self.length * Int64(later.count), history: Self.history,
+            now: now)
+    }
+
+    /// The read that is due, if one is.
+    func nextRead() -> [ReadItem]? {
+        now += .seconds(1)
+        machine.chunkReceived(now: now)
+        machine.requestCut()
+        guard case .read(let items) = machine.next(now: now) else { return nil }
+        return items
+    }
+
+    /// Answers a baseline's scan.
+    func scan(_ keys: [String]) {
+        now += .seconds(1)
+        // Where the stream is, is committed first.
+        if case .commit = machine.next(now: now) { machine.committed(BatchOutcome(), now: now) }
+        guard case .scan = machine.next(now: now) else {
+            Issue.record("no scan is due")
+            return
+        }
+        machine.scanFinished(
+            keys.map { Array($0.utf8) }, cursor: Array("0".utf8), offset: machine.streamOffset,
+            history: Self.history, now: now)
+    }
+
+    /// Commits what is due.
+    ///
+    /// - Parameter isLate: Whether so late that nothing is waited for.
+    func cut(isLate: Bool = false) -> Batch? {
+        now += .seconds(1)
+        machine.chunkReceived(now: now)
+        machine.requestCut()
+        if isLate {
+            _ = machine.next(now: now)
+            machine.readFailed(now: now, pause: .seconds(20))
+            now += .seconds(10)
+        }
+        guard case .commit(let batch) = machine.next(now: now) else { return nil }
+        machine.committed(BatchOutcome(), now: now)
+        return batch
+    }
+
+    /// Has a dead letter tried that says nothing of the whole row.
+    func retry(_ letter: DeadLetter) throws {
+        let committed = machine.beginRetry()
+        try #require(committed != nil)
+        var outcome = LetterOutcome()
+        outcome.unread = [letter]
+        machine.endRetry(outcome)
+    }
+}

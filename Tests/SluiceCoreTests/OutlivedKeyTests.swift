@@ -1,0 +1,194 @@
+import SluiceCore
+import SluiceTesting
+import Testing
+
+/// Rows that stay in the database when their key goes, and what comes to the key's name after.
+@Suite("Rows that outlive their keys")
+struct OutlivedKeyTests {
+    private static let shared = ModelTraffic.mappings.filter { $0.name.hasPrefix("shared_") }
+    private static let scores = ModelTraffic.mappings.filter { $0.name == "scores" }
+    private static let key = Array("z:a".utf8)
+
+    private static func scores(_ removal: RemovalPolicies) -> [TableMapping] {
+        scores.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values,
+                member: $0.member, removal: removal)
+        }
+    }
+
+    private static func changes(_ batch: Batch, _ mappings: [TableMapping]) -> TableChanges? {
+        batch.tables.first { mappings[$0.table].name.hasSuffix("scores") }
+    }
+
+    // A key that expired and stays, and one that is stored there and goes before it is read.
+    private static func vanished() throws -> (driver: MachineDriver, letter: DeadLetter) {
+        let driver = MachineDriver(scores)
+        driver.send("ZADD z:a 1 m")
+        driver.send("DEL z:a", .expired)
+        let first = try #require(driver.cut())
+        #expect(changes(first, scores)?.kept.contains { $0.identity.key == key } == true)
+        driver.send("ZRANGESTORE z:a z:b 0 -1")
+        driver.send("DEL z:a", .expired)
+        let second = try #require(driver.cut())
+        let letter = try #require(second.deadLetters.first)
+        #expect(letter.code == "key.vanished" && letter.identity.key == key)
+        return (driver, letter)
+    }
+
+    @Test("what a key had that went before it was read is not there to be tried again")
+    func vanishedLetter() throws {
+        let (driver, letter) = try Self.vanished()
+        try driver.retry(letter)
+        #expect(driver.nextRead() == nil)
+    }
+
+    @Test(
+        "a letter of a key that is gone takes no row along that outlived it",
+        arguments: [true, false])
+    func letter(isThere: Bool) throws {
+        let (driver, letter) = try Self.vanished()
+        try driver.retry(
+            DeadLetter(
+                table: letter.table, identity: letter.identity, code: "row.too_large", message: ""))
+        let first = Array("0".utf8)
+        try driver.read(isThere ? .page([[0x6e], [0x31]], next: first) : .missing, after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        // The letter's own row has no member.
+        #expect(changes.clears.count == 0)
+        #expect(changes.removes.identities.filter { !$0.member.isEmpty }.isEmpty)
+        #expect(changes.sweptKeys.identities.map(\.key) == [Self.key])
+        #expect(changes.puts.count == (isThere ? 1 : 0))
+    }
+
+    @Test("a flush keeps rows also where all other causes delete them", arguments: [true, false])
+    func flushed(isRead: Bool) throws {
+        let mappings = Self.scores(
+            RemovalPolicies(onDelete: .delete, onExpire: .delete, onEvict: .delete))
+        let driver = MachineDriver(mappings)
+        driver.send("ZRANGESTORE z:a z:b 0 -1")
+        if isRead { try driver.read(.missing, after: ["FLUSHALL"]) }
+        driver.send("FLUSHALL")
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, mappings))
+        #expect(changes.clears.count == 0 && changes.removes.count == 0)
+        #expect(changes.kept.contains { $0.state == .gone && $0.identity.key.isEmpty })
+        #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
+    }
+
+    @Test("a flush marks rows also where all other causes delete them")
+    func flushMarks() throws {
+        let mappings = Self.scores(
+            RemovalPolicies(
+                onDelete: .delete, onExpire: .delete, onEvict: .delete,
+                onFlush: .mark("gone_at")))
+        let driver = MachineDriver(mappings)
+        driver.send("ZRANGESTORE z:a z:b 0 -1")
+        try driver.read(.missing, after: ["FLUSHALL"])
+        driver.send("FLUSHALL")
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, mappings))
+        #expect(changes.clears.count == 0 && changes.removes.count == 0)
+        #expect(changes.wipe == .mark("gone_at"))
+    }
+
+    @Test(
+        "what a command stored was nothing when another type has the name after it",
+        arguments: ["ZRANGESTORE y:a z:b 0 -1"], ["HSET y:a n 1", "INCR y:a", "SET y:a x", nil])
+    func stored(change: String, other: String?) throws {
+        let driver = MachineDriver(Self.shared)
+        driver.send(change)
+        if let other { driver.send(other) }
+        driver.send("DEL y:a")
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.shared))
+        // Whether they outlived an earlier key, the database knows.
+        #expect(changes.sweptKeys.count == (other == nil ? 0 : 1))
+        #expect(changes.clears.count == (other == nil ? 1 : 0))
+    }
+
+    @Test("what was lost of a row that outlived its key leaves its letter before a restart")
+    func forgotten() throws {
+        let driver = MachineDriver(Self.shared)
+        driver.send("ZADD y:a 1 m")
+        driver.send("DEL y:a", .expired)
+        driver.send("RENAME y:b y:a")
+        let batch = try #require(driver.cut(isLate: true))
+        #expect(batch.loose?.isEmpty == false)
+        let letters = batch.deadLetters.filter { $0.table == "shared_scores" }
+        #expect(letters.map(\.code) == ["key.vanished"])
+        #expect(letters.map(\.identity) == [RowIdentity(key: Array("y:a".utf8))])
+    }
+
+    @Test("what was lost of a row stays known when the application removes what has its name")
+    func forgottenThenDeleted() throws {
+        let driver = MachineDriver(Self.shared)
+        driver.send("ZADD y:a 1 m")
+        driver.send("DEL y:a", .expired)
+        driver.send("RENAME y:b y:a")
+        driver.send("DEL y:a")
+        let batch = try #require(driver.cut())
+        #expect(batch.deadLetters.contains { $0.table == "shared_scores" })
+        let changes = try #require(Self.changes(batch, Self.shared))
+        #expect(changes.clears.count == 0)
+    }
+
+    @Test("a baseline leaves rows in doubt of which the name is another's now")
+    func baseline() throws {
+        let driver = MachineDriver(Self.shared, isNew: true)
+        driver.scan(["y:a"])
+        try driver.read(.wrongType, strings: .single([0x78]), after: [])
+        let batch = try #require(driver.cut())
+        for changes in batch.tables where Self.shared[changes.table].name != "shared_texts" {
+            #expect(changes.kept.map(\.state) == [.doubtful])
+            #expect(changes.removes.count == 0 && changes.clears.count == 0)
+            #expect(changes.swept.count == 0 && changes.sweptKeys.count == 0)
+        }
+        #expect(batch.tables.count == 3 && batch.deadLetters.isEmpty)
+    }
+
+    @Test("a member that came and went while it was looked for leaves a letter")
+    func skipped() throws {
+        let driver = MachineDriver(Self.scores)
+        let row = RowIdentity(key: Self.key, member: [0x6d])
+        try driver.retry(DeadLetter(table: "scores", identity: row, code: "x", message: ""))
+        try driver.read(.missing, after: ["ZADD z:a 1 m", "DEL z:a"])
+        driver.send("ZADD z:a 1 m")
+        driver.send("DEL z:a", .expired)
+        let batch = try #require(driver.cut())
+        #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
+    }
+
+    @Test("what was looked for before a restart stays if it outlived its key")
+    func restored() throws {
+        let row = RowIdentity(key: Self.key, member: [0x6d])
+        let driver = MachineDriver(
+            Self.scores, loose: [LooseRow(table: "scores", identity: row, offset: nil)])
+        try driver.read(.missing, after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.removes.count == 0)
+        #expect(changes.swept.identities == [row])
+    }
+
+    @Test("a row with a letter goes only if the policy says so", arguments: [true, false])
+    func letterOfKept(isKept: Bool) throws {
+        let mappings = Self.scores(.always(isKept ? .keep : .mark("gone_at")))
+        let driver = MachineDriver(mappings)
+        driver.send("ZADD z:a nan m")
+        let first = try #require(driver.cut())
+        let letters = first.deadLetters
+        #expect(letters.map(\.identity.member) == [[0x6d]])
+        if isKept {
+            driver.send("ZRANGESTORE z:a z:b 0 -1")
+            try driver.read(.page([[0x6e], [0x31]], next: Array("0".utf8)), after: [])
+        } else {
+            driver.send("DEL z:a")
+        }
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, mappings))
+        #expect(changes.removes.count == 0)
+        #expect(changes.clearMarks.count == (isKept ? 0 : 1))
+    }
+}
