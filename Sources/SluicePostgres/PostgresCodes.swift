@@ -11,6 +11,9 @@ package enum PostgresCodes {
     /// that is read-only while it fails over, a transaction that took too long.
     private static let passing = ["08", "25006", "25P03", "25P04", "40", "53", "55", "57", "58"]
 
+    /// The server ended a statement, because it took too long or somebody asked for it.
+    package static let cancelled = "postgres.57014"
+
     /// Whether a statement failed because of the rows it was given.
     package static func isRefusal(_ error: SinkError) -> Bool {
         refusals.contains { error.code.dropFirst("postgres.".count).hasPrefix($0) }

@@ -12,10 +12,6 @@ internal import SluiceCore
 final class PostgresConnection {
     /// The longest that a connection takes to be made.
     static let connectSecondsMax = 10
-    /// The longest that one statement may take before the connection is given up: a server that
-    /// hangs is then tried anew. The server's own limit is a little shorter and comes first.
-    static let statementMillisecondsMax: Int32 = 60_000
-
     /// A parameter.
     enum Parameter {
         case null
@@ -32,6 +28,9 @@ final class PostgresConnection {
 
     private let handle: OpaquePointer
     private var prepared: [String: String] = [:]
+    /// The longest that one statement may take before the connection is given up: a server that
+    /// hangs is then tried anew.
+    private var statementMillisecondsMax: Int32 = 60_000
 
     init(url: String) throws(SinkError) {
         try Self.check(url)
@@ -119,6 +118,13 @@ final class PostgresConnection {
 
     // MARK: Statements
 
+    /// Limits how long a statement may take. The server's own limit is a little shorter and comes first.
+    func limitStatements(_ limit: Duration) throws(SinkError) {
+        let milliseconds = PostgresLease.milliseconds(limit)
+        try run("SET statement_timeout = \(milliseconds)")
+        statementMillisecondsMax = Int32(clamping: milliseconds + 5_000)
+    }
+
     /// Runs a statement without parameters.
     @discardableResult
     func run(_ sql: String) throws(SinkError) -> Result {
@@ -202,14 +208,14 @@ final class PostgresConnection {
     @discardableResult
     private func finish() throws(SinkError) -> Result {
         while unsafe PQflush(handle) == 1 {
-            try wait(for: POLLOUT | POLLIN, milliseconds: Self.statementMillisecondsMax)
+            try wait(for: POLLOUT | POLLIN, milliseconds: statementMillisecondsMax)
             guard unsafe PQconsumeInput(handle) == 1 else { throw lost() }
         }
         var result = Result(rows: [], changed: 0)
         var failure: SinkError?
         while true {
             while unsafe PQisBusy(handle) == 1 {
-                try wait(for: POLLIN, milliseconds: Self.statementMillisecondsMax)
+                try wait(for: POLLIN, milliseconds: statementMillisecondsMax)
                 guard unsafe PQconsumeInput(handle) == 1 else { throw lost() }
             }
             guard let answer = unsafe PQgetResult(handle) else { break }

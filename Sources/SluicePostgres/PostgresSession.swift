@@ -10,7 +10,7 @@ final class PostgresSession {
 
     init(
         url: String, source: String, mappings: [TableMapping], retryAfter: Duration,
-        lease: Duration, epoch: Int64?,
+        lease: Duration, epoch: Int64?, statementLimit: Duration,
     ) throws(SinkError) {
         self.retryAfter = retryAfter
         self.source = source
@@ -19,7 +19,7 @@ final class PostgresSession {
         try connection.run("SET application_name = 'sluice'")
         try connection.run("SET synchronous_commit = on")
         try connection.run("SET client_min_messages = warning")
-        try connection.run("SET statement_timeout = '55s'")
+        try connection.limitStatements(statementLimit)
         let milliseconds = PostgresLease.milliseconds(lease)
         try connection.run("SET idle_in_transaction_session_timeout = \(milliseconds)")
         try PostgresLease(connection: connection, source: source, lease: lease).take(epoch: epoch)

@@ -15,6 +15,7 @@ public actor PostgresSink: Sink {
     private let createsTables: Bool
     private let retryAfter: Duration
     private let lease: Duration
+    private let statementLimit: Duration
     private let pool = NIOThreadPool(numberOfThreads: 1)
     private let state: SessionBox
 
@@ -23,6 +24,21 @@ public actor PostgresSink: Sink {
         var session: PostgresSession?
         /// The epoch that was taken last; another one means that somebody else writes.
         var epoch: Int64?
+        /// How long a statement may take.
+        var statementLimit: Duration
+
+        init(statementLimit: Duration) { self.statementLimit = statementLimit }
+
+        /// Gives statements more time, because one that took too long would do so for ever.
+        func lengthen(to limit: Duration, _ error: SinkError) -> SinkError {
+            let old = statementLimit
+            statementLimit = limit
+            return SinkError(
+                error.response, code: error.code, error.message,
+                hint:
+                    "no statement may take longer than \(old); the next attempt is given \(limit). Does "
+                    + "another session hold a lock, or a trigger take long?")
+        }
     }
 
     /// How often the server is to hear of this instance.
@@ -37,9 +53,12 @@ public actor PostgresSink: Sink {
     ///   - createsTables: Whether tables that are missing are made.
     ///   - retryAfter: How long a dead letter waits for its first retry.
     ///   - lease: How long an instance that is not heard of keeps others from writing.
+    ///   - statementLimit: How long a statement may take at first. One that took longer is given twice as
+    ///     long when it is tried again, up to 16 times this limit.
     public init(
         url: String, source: String, mappings: [TableMapping], createsTables: Bool,
         retryAfter: Duration = .seconds(60), lease: Duration = .seconds(10),
+        statementLimit: Duration = .seconds(55),
     ) {
         self.url = url
         self.source = source
@@ -47,7 +66,8 @@ public actor PostgresSink: Sink {
         self.createsTables = createsTables
         self.retryAfter = retryAfter
         self.lease = lease
-        state = SessionBox()
+        self.statementLimit = statementLimit
+        state = SessionBox(statementLimit: statementLimit)
         pool.start()
     }
 
@@ -122,21 +142,23 @@ public actor PostgresSink: Sink {
         _ work: @escaping @Sendable (PostgresSession) throws(SinkError) -> Value,
     ) async throws(SinkError) -> Value {
         let (url, source, mappings, state) = (url, source, mappings, state)
-        let (retryAfter, lease) = (retryAfter, lease)
+        let (retryAfter, lease, limit) = (retryAfter, lease, statementLimit)
         do {
             return try await pool.runIfActive {
                 let session =
                     try state.session
                     ?? PostgresSession(
                         url: url, source: source, mappings: mappings, retryAfter: retryAfter,
-                        lease: lease, epoch: state.epoch)
+                        lease: lease, epoch: state.epoch, statementLimit: state.statementLimit)
                 state.session = session
                 do throws(SinkError) {
                     return try work(session)
                 } catch {
                     // After a failure nobody knows what state the connection is in.
                     state.session = nil
-                    throw error
+                    guard error.code == PostgresCodes.cancelled else { throw error }
+                    let limit = min(state.statementLimit * 2, limit * 16)
+                    throw state.lengthen(to: limit, error)
                 }
             }
         } catch let error as SinkError {

@@ -38,6 +38,42 @@ struct ConformanceTests {
         #expect(failures == [])
     }
 
+    @Test("a statement that takes too long is given more time, until it has enough")
+    func slowStatements() async throws {
+        let folder = try TemporaryFolder()
+        let server = try await PostgresServer(in: folder.url)
+        let sink = PostgresSink(
+            url: server.url, source: "test", mappings: SinkConformance.mappings,
+            createsTables: true, statementLimit: .milliseconds(500))
+        let stored = try await sink.open()
+        let query = try PostgresQuery(url: server.url)
+        _ = try query.rows(
+            """
+            CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END'
+            """)
+        _ = try query.rows(
+            "CREATE TRIGGER slow BEFORE UPDATE ON sluice_position EXECUTE FUNCTION slow()")
+        var to = stored.checkpoint
+        to.sequence += 1
+        let batch = Batch(from: stored.checkpoint, to: to)
+        var failures: [String] = []
+        while failures.count < 5 {
+            do throws(SinkError) {
+                _ = try await sink.apply(batch)
+                break
+            } catch {
+                #expect(error.response == .retry)
+                failures.append("\(error.code) \(error.hint ?? "")")
+            }
+        }
+        // 0.5 s and 1 s are too short.
+        #expect(failures.count == 2)
+        #expect(failures.first?.contains("the next attempt is given 1.0 seconds") == true)
+        #expect(try query.rows("SELECT sequence FROM sluice_position") == [["\(to.sequence)"]])
+        await sink.close()
+    }
+
     @Test("without a server, opening fails with an error that says to try again")
     func unreachable() async throws {
         let sink = PostgresSink(
