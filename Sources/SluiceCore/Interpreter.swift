@@ -216,10 +216,14 @@ struct Interpreter: ~Copyable {
             } else {
                 let state = buffer.tables[table].keys[slot]
                 let isMissing = state.flags.contains(.missing)
-                guard offset > state.readOffset || isMissing else { continue }
+                let isKept = policy.map { mappings[table].removal[$0] == .keep } ?? true
+                guard offset > state.readOffset || isMissing else {
+                    // What was read is a later key's, and replaced what this one had.
+                    if isKept { buffer.vanish(table, slot) }
+                    continue
+                }
                 if isMissing { buffer.tables[table].keys[slot].readOffset = .min }
                 buffer.clear(table, slot, at: offset, policy)
-                let isKept = policy.map { mappings[table].removal[$0] == .keep } ?? true
                 if isKept, buffer.wasUnread(table, state.flags) { buffer.vanish(table, slot) }
             }
         }

@@ -241,13 +241,16 @@ extension RowBuffer {
 
     private mutating func keepAll(_ table: Int, at offset: Int64) {
         tables[table].keptTable = .gone
+        let isOneRow = tables[table].mapping.isOneRowPerKey
         for key in tables[table].keys.indices
         where !tables[table].keys[key].flags.contains(.free) {
             ownStored(table, key)
             let state = tables[table].keys[key]
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing
-            let isUnread = isOlder && isUnread(table, key) || wasUnread(table, state.flags)
+            // What was read of a later key replaced what this one had.
+            let isUnread =
+                isOlder ? isUnread(table, key) || wasUnread(table, state.flags) : !isOneRow
             if isOlder {
                 leaveOpaque(table, key: key)
                 tables[table].keys[key].flags.subtract(Key.Flags.ofRead)

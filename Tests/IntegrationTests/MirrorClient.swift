@@ -87,15 +87,15 @@ final class MirrorClient: @unchecked Sendable {
     var copies = true
     private let client: RedisClient
     private var random: SplitMix64
-    private let whenExpired: @Sendable () throws -> Void
+    private let settle: @Sendable () throws -> Void
     private var number = 0
     private static let tables = ["strings", "hashes", "lists", "sets", "sorted_sets"]
 
-    /// - Parameter whenExpired: Called after some keys expired.
+    /// - Parameter settle: Called before some keys expire, and after they did.
     init(
-        _ client: RedisClient, seed: UInt64, whenExpired: @escaping @Sendable () throws -> Void,
+        _ client: RedisClient, seed: UInt64, settle: @escaping @Sendable () throws -> Void,
     ) {
-        self.whenExpired = whenExpired
+        self.settle = settle
         self.client = client
         random = SplitMix64(seed: seed)
     }
@@ -204,6 +204,8 @@ final class MirrorClient: @unchecked Sendable {
     private func expire() async throws {
         let keys = account.live.keys.sorted().filter { _ in random.oneIn(8) }
         guard !keys.isEmpty else { return }
+        // Else it may be in doubt which removal of a key was its expiry.
+        try settle()
         try await send(keys.map { ["PEXPIRE", $0, "20"] })
         // By themselves, or when somebody looks.
         try await Task.sleep(for: .milliseconds(random.oneIn(8) ? 150 : 21))
@@ -211,7 +213,7 @@ final class MirrorClient: @unchecked Sendable {
             try await Task.sleep(for: .milliseconds(2))
         }
         for key in keys { account.expire(key) }
-        try whenExpired()
+        try settle()
     }
 
     private func send(_ commands: [[String]]) async throws {

@@ -160,6 +160,21 @@ struct OutlivedKeyTests {
         #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
     }
 
+    @Test(
+        "what a key had that went before it was read, and came back before that, leaves a letter",
+        arguments: ["DEL z:a", "FLUSHALL"], [RemovalCause.expired, .deleted])
+    func cameBack(removal: String, cause: RemovalCause) throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("ZRANGESTORE z:a z:b 0 -1")
+        let page = ReadValue.page([[0x6e], [0x32]], next: Array("0".utf8))
+        try driver.read(page, after: [removal, "ZADD z:a 2 n"])
+        driver.send(removal, cause)
+        driver.send("ZADD z:a 2 n")
+        let batch = try #require(driver.cut())
+        let isLost = cause == .expired || removal == "FLUSHALL"
+        #expect(batch.deadLetters.map(\.code) == (isLost ? ["key.vanished"] : []))
+    }
+
     @Test("what was looked for before a restart stays if it outlived its key")
     func restored() throws {
         let row = RowIdentity(key: Self.key, member: [0x6d])
