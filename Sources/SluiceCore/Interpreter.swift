@@ -169,10 +169,13 @@ struct Interpreter: ~Copyable {
         let row = Int(buffer.tables[table].keys[slot].first)
         if mappings[table].isOneRowPerKey {
             guard buffer.isCurrent(table, row: row, at: offset) else {
+                buffer.noteSkipped(table, row: row, write)
                 return buffer.unspare(table, row)
             }
         } else {
-            guard offset > buffer.tables[table].keys[slot].readOffset else { return }
+            guard offset > buffer.tables[table].keys[slot].readOffset else {
+                return buffer.noteSkipped(table, slot, write)
+            }
         }
         buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
         buffer.noteType(table, slot, write)
@@ -219,6 +222,7 @@ struct Interpreter: ~Copyable {
                 let isKept = policy.map { mappings[table].removal[$0] == .keep } ?? true
                 guard offset > state.readOffset || isMissing else {
                     // What was read is a later key's, and replaced what this one had.
+                    buffer.sweepUnproven(table, slot)
                     if isKept { buffer.vanish(table, slot) }
                     continue
                 }

@@ -140,6 +140,9 @@ struct Key {
         /// While it waits for a read: nothing has changed it, and it is read only to see whether Redis has
         /// it. Its rows stay if the database remembers that they outlived the key.
         static let looked = Flags(rawValue: 65536)
+        /// With ``cleared``: by what was read, where no command said of what type the key was. It may have
+        /// gone, and come back by members alone, before it was read.
+        static let unproven = Flags(rawValue: 131072)
     }
 
     var bytes: Bytes = []

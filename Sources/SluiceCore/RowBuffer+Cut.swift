@@ -18,7 +18,7 @@ extension RowBuffer {
             for row in tables[table].takeDirtyRows() {
                 take(Int(row), of: table, offset: offset, into: &builder)
             }
-            takeClears(of: table, into: &builder)
+            takeClears(of: table, offset: offset, into: &builder)
             takeAppended(of: table, into: &builder)
             takeTable(table, into: &builder)
             builder.finish(into: &result)
@@ -129,7 +129,9 @@ extension RowBuffer {
         tables[table].forgotten = []
     }
 
-    private mutating func takeClears(of table: Int, into cut: inout TableCut) {
+    private mutating func takeClears(
+        of table: Int, offset: Int64, into cut: inout TableCut,
+    ) {
         for index in tables[table].dirtyKeys.indices {
             let key = Int(tables[table].dirtyKeys[index])
             tables[table].keys[key].flags.remove(.queued)
@@ -137,8 +139,10 @@ extension RowBuffer {
                 cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
             }
             guard tables[table].keys[key].flags.contains(.cleared) else { continue }
+            // Whether it went before it was read, the stream has not said yet.
+            if tables[table].keys[key].readOffset > offset { sweepUnproven(table, key) }
             cut.clear(key, of: tables[table])
-            tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
+            tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .unproven])
         }
         tables[table].dirtyKeys.removeAll(keepingCapacity: true)
     }

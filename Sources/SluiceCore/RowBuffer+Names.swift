@@ -134,22 +134,31 @@ extension RowBuffer {
         }
     }
 
-    /// Notes that a command changed a key of a table's type, of which the effect is in what was read of
-    /// it or will be.
-    mutating func noteSkipped(_ table: Int, _ key: Int) {
+    /// Notes that a command changed a key, of which the effect is in what was read of it or will be.
+    ///
+    /// - Parameter write: What the command did, or nil when the key may be of any type now.
+    mutating func noteSkipped(
+        _ table: Int, _ key: Int, _ write: CommandDescription.Write? = .changed,
+    ) {
         let flags = tables[table].keys[key].flags
         guard !flags.isDisjoint(with: [.opaque, .missing]) else { return }
         tables[table].keys[key].flags.remove(.looked)
         // Its last state is to be read, or was: it is not there for a baseline alone.
         if flags.contains(.missing) { tables[table].keys[key].flags.remove(.baseline) }
-        if tables[table].isShared { tables[table].keys[key].flags.insert(.own) }
+        noteType(table, key, write)
     }
 
-    /// See ``noteSkipped(_:_:)``: of a key with one row.
-    mutating func noteSkipped(_ table: Int, row: Int) {
+    /// See ``noteSkipped(_:_:_:)``: of a row.
+    mutating func noteSkipped(
+        _ table: Int, row: Int, _ write: CommandDescription.Write? = .changed,
+    ) {
         guard tables[table].rows[row].shape == .missing else { return }
         tables[table].rows[row].flags.remove(.swept)
-        noteOwn(table, row)
+        if tables[table].mapping.isOneRowPerKey {
+            noteType(table, Int(tables[table].rows[row].key), write)
+        } else {
+            noteOwn(table, row)
+        }
     }
 
     /// Notes that what changed a row which waits for a read is forgotten: it may only have been looked
@@ -215,6 +224,14 @@ extension RowBuffer {
             buffer.tables[table].rows[row].flags.remove(.unknown)
             buffer.sweepOut(table, row)
         }
+    }
+
+    /// A key that was read went before that: what it has now came later, and says nothing of rows that
+    /// outlived an earlier one.
+    mutating func sweepUnproven(_ table: Int, _ key: Int) {
+        guard tables[table].keys[key].flags.contains(.unproven) else { return }
+        tables[table].keys[key].flags.remove(.unproven)
+        sweepLooked(table, key, before: [])
     }
 
     // MARK: Reads

@@ -191,10 +191,10 @@ extension RowBuffer {
             }
             if tables[table].isShared { return }
         }
-        let isLooked = tables[table].keys[key].flags.contains(.looked)
+        let before = tables[table].keys[key].flags
         tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
         if !members.isEmpty { endVanished(table, key) }
-        if !isBaseline || members.isEmpty { clearBeforePut(table, key, isLooked: isLooked) }
+        if !isBaseline || members.isEmpty { clearBeforePut(table, key, before) }
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in
             let isSeen = buffer.tables[table].rows[row].readOffset == offset

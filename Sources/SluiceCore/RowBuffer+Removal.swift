@@ -160,6 +160,7 @@ extension RowBuffer {
         let isThere = isThere(table, key: key, before: offset)
         leaveOpaque(table, key: key)
         tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
+        if policy != .keep, policy != nil { tables[table].keys[key].flags.remove(.unproven) }
         guard isThere else {
             // Of what came since nobody knows the type; what was put before it went was forgotten.
             let isForgotten = tables[table].forgotten.remove(Int32(key)) != nil
@@ -255,6 +256,7 @@ extension RowBuffer {
                 leaveOpaque(table, key: key)
                 tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
             }
+            if !isOlder { sweepUnproven(table, key) }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
             if tables[table].mapping.type == .stream {

@@ -25,7 +25,7 @@ extension RowBuffer {
 
     private mutating func beginScan(_ table: Int, _ key: Int, at offset: Int64) {
         scanCount += 1
-        let isLooked = tables[table].keys[key].flags.contains(.looked)
+        let before = tables[table].keys[key].flags
         tables[table].keys[key].flags.insert(.scanning)
         tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
         endVanished(table, key)
@@ -34,7 +34,7 @@ extension RowBuffer {
         tables[table].keys[key].readOffset = offset
         // A command of the stream put all of the key in the place of what was there. Where one member
         // may be all that changed, the rows stay until it is known which are there.
-        if isExact { clearBeforePut(table, key, isLooked: isLooked) }
+        if isExact { clearBeforePut(table, key, before) }
         // What the key has now is what the pages will say, and the stream after this one.
         forEachRow(table, key) { buffer, row in
             guard buffer.tables[table].rows[row].readOffset < offset else { return }
@@ -57,7 +57,7 @@ extension RowBuffer {
             return
         }
         let start = tables[table].keys[key].readOffset
-        clearBeforePut(table, key)
+        clearBeforePut(table, key, flags)
         forEachRow(table, key) { buffer, row in
             let state = buffer.tables[table].rows[row]
             if state.shape == .value, state.readOffset >= start { buffer.touch(table, row) }
@@ -66,16 +66,19 @@ extension RowBuffer {
 
     /// Has all rows of a key go that are not put, if members that go take their rows with them.
     ///
-    /// - Parameter isLooked: Whether nothing says that the key is not one that came back by members
-    ///   alone: then rows stay that outlived an earlier one.
-    mutating func clearBeforePut(_ table: Int, _ key: Int, isLooked: Bool = false) {
+    /// - Parameter read: What the key was said to be when it was read.
+    mutating func clearBeforePut(_ table: Int, _ key: Int, _ read: Key.Flags) {
         let policy = tables[table].mapping.removal.onDelete
         guard policy != .keep else { return }
         let before = tables[table].keys[key].flags
         let marks = policy != .delete
         tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
-        tables[table].keys[key].flags.remove(.swept)
-        if isLooked { sweepLooked(table, key, before: before) }
+        tables[table].keys[key].flags.subtract([.swept, .unproven])
+        if read.contains(.looked) {
+            sweepLooked(table, key, before: before)
+        } else if tables[table].isShared, !read.contains(.own), !before.contains(.cleared) {
+            tables[table].keys[key].flags.insert(.unproven)
+        }
         touchKey(table, key)
     }
 
@@ -122,7 +125,7 @@ extension RowBuffer {
         // Rows go with the first page of the new reading, not before any of them is known again.
         let keeps = tables[table].mapping.removal.onDelete == .keep
         if isExact, !keeps, !tables[table].keys[key].flags.contains(.baseline) {
-            tables[table].keys[key].flags.subtract([.cleared, .marking])
+            tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven])
         }
         queueRead(table, key: key)
     }
@@ -134,7 +137,7 @@ extension RowBuffer {
         for table in tables.indices {
             for key in tables[table].keys.indices
             where tables[table].keys[key].flags.contains(.scanning) {
-                tables[table].keys[key].flags.subtract([.cleared, .marking])
+                tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven])
             }
         }
     }

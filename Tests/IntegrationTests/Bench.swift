@@ -175,6 +175,20 @@ final class Bench: @unchecked Sendable {
             .map { ($0[0] ?? "", Hex.bytes($0[1] ?? "")) }
     }
 
+    /// How the database remembers that rows outlived their keys: members and states, by table and key.
+    func kept() throws -> [String: [String]] {
+        let key = kind == .postgres ? "encode(key, 'hex')" : "hex(key)"
+        let member = kind == .postgres ? "encode(member, 'hex')" : "hex(member)"
+        let rows = try query("SELECT table_name, \(key), \(member), state FROM sluice_kept")
+        return Dictionary(
+            rows.map { row in
+                let names = row[1...2].map {
+                    String(decoding: Hex.bytes($0 ?? ""), as: UTF8.self)
+                }
+                return ("\(row[0] ?? "") \(names[0])", ["\(names[1])=\(row[3] ?? "")"])
+            }, uniquingKeysWith: +)
+    }
+
     /// The rows that differ from Redis, but for those of keys that are set aside.
     func unexplained() async throws -> [Difference] {
         let letters = try deadLetters()

@@ -61,7 +61,13 @@ struct MirrorTests {
             }
             try #require(isFlushed, "\(comment), round \(round) \(bench.sluice.log.suffix(2_000))")
             let wrong = try bench.wrong(client.account)
-            try #require(wrong.isEmpty, "\(comment), round \(round) \(wrong.prefix(5))")
+            let log = bench.sluice.log.split(separator: "\n").filter {
+                ["has a gap", "lost", "Following"].contains(where: $0.contains)
+            }
+            try #require(
+                wrong.isEmpty,
+                "\(comment), round \(round) \(wrong.prefix(5)) \(log.suffix(12).joined(separator: " | "))"
+            )
             let result = try bench.sluice.command("verify")
             try #require(
                 result.code == 0, "\(comment), round \(round) \(result.output.prefix(2_000))")
@@ -131,6 +137,7 @@ extension Bench {
     func wrong(_ account: MirrorAccount) throws -> [String] {
         let rows = try rows()
         let letters = try deadLetters()
+        let kept = try kept()
         return account.due.compactMap { name, value in
             let found = rows[name]
             let isSetAside = letters.contains {
@@ -139,8 +146,9 @@ extension Bench {
             if found == value || isSetAside { return nil }
             let kind = account.live[name.key]?.table == name.table ? "live" : "outlived its key"
             let was = found.map { "\($0)" } ?? "missing"
-            return "\(name) (\(kind)): \(was), not \(value), after "
-                + "\(account.history[name.key, default: []].suffix(12))"
+            return
+                "\(name) (\(kind)): \(was), not \(value), noted as \(kept["\(name.table) \(name.key)"] ?? []), "
+                + "after \(account.history[name.key, default: []].suffix(25))"
         }
     }
 }

@@ -47,7 +47,8 @@ final class MachineDriver {
 
     /// Answers the reads with what stands after commands of the stream that are still to come.
     func read(
-        _ value: ReadValue, strings: ReadValue? = nil, type: Bytes? = nil, after lines: [String],
+        _ value: ReadValue, strings: ReadValue? = nil, scores: ReadValue? = nil, type: Bytes? = nil,
+        after lines: [String],
         until later: [String] = [],
     ) throws {
         let due = nextRead()
@@ -55,8 +56,8 @@ final class MachineDriver {
         let offset = machine.streamOffset + Self.length * Int64(lines.count)
         machine.readFinished(
             items.map { item in
-                ReadResult(
-                    value: item.type == .string ? strings ?? value : value, typeName: type)
+                let other = [RedisType.string: strings, .sortedSet: scores][item.type] ?? nil
+                return ReadResult(value: other ?? value, typeName: type)
             }, offset: offset,
             until: offset + Self.length * Int64(later.count), history: Self.history,
             now: now)

@@ -148,16 +148,23 @@ struct OutlivedKeyTests {
         #expect(batch.tables.count == 3 && batch.deadLetters.isEmpty)
     }
 
-    @Test("a member that came and went while it was looked for leaves a letter")
-    func skipped() throws {
-        let driver = MachineDriver(Self.scores)
-        let row = RowIdentity(key: Self.key, member: [0x6d])
-        try driver.retry(DeadLetter(table: "scores", identity: row, code: "x", message: ""))
-        try driver.read(.missing, after: ["ZADD z:a 1 m", "DEL z:a"])
-        driver.send("ZADD z:a 1 m")
-        driver.send("DEL z:a", .expired)
+    @Test(
+        "what came and went while it was looked for leaves a letter",
+        arguments: ["ZADD z:a 1 m", "HSET y:a n 1", "APPEND y:a +"])
+    func skipped(command: String) throws {
+        let words = command.split(separator: " ")
+        let tables = ["ZADD": "scores", "HSET": "shared_hashes", "APPEND": "shared_texts"]
+        let table = try #require(tables[String(words[0])])
+        let driver = MachineDriver(table == "scores" ? Self.scores : Self.shared)
+        let row = RowIdentity(
+            key: Array(words[1].utf8), member: table == "scores" ? [0x6d] : [])
+        try driver.retry(DeadLetter(table: table, identity: row, code: "x", message: ""))
+        try driver.read(.missing, after: [command, "DEL \(words[1])"])
+        driver.send(command)
+        driver.send("DEL \(words[1])", .expired)
         let batch = try #require(driver.cut())
         #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
+        #expect(batch.deadLetters.map(\.table) == [table])
     }
 
     @Test(
@@ -173,6 +180,25 @@ struct OutlivedKeyTests {
         let batch = try #require(driver.cut())
         let isLost = cause == .expired || removal == "FLUSHALL"
         #expect(batch.deadLetters.map(\.code) == (isLost ? ["key.vanished"] : []))
+    }
+
+    @Test(
+        "a key that came back by members alone before it was read takes no row along that outlived it",
+        arguments: [true, false], [true, false])
+    func cameBackByMembers(isRemoved: Bool, isLate: Bool) throws {
+        let driver = MachineDriver(Self.shared)
+        driver.send("RENAME y:b y:a")
+        let page = ReadValue.page([[0x6e], [0x32]], next: Array("0".utf8))
+        let after = (isRemoved ? ["DEL y:a"] : []) + ["ZADD y:a 2 n"]
+        try driver.read(.wrongType, scores: page, after: after)
+        let early = isLate ? driver.cut(isLate: true) : nil
+        for command in after { driver.send(command) }
+        let batch = try #require(early ?? driver.cut())
+        let changes = try #require(Self.changes(batch, Self.shared))
+        let isSwept = isRemoved || isLate
+        #expect(changes.sweptKeys.identities.map(\.key).contains(Array("y:a".utf8)) == isSwept)
+        #expect(changes.clears.count == (isSwept ? 0 : 1))
+        #expect(changes.puts.identities.map(\.member) == [[0x6e]])
     }
 
     @Test("what was looked for before a restart stays if it outlived its key")
