@@ -358,15 +358,18 @@ extension RowBuffer {
             guard tables[item.table].rows[row].shape == .missing,
                 Int(tables[item.table].rows[row].key) == item.key
             else { return }
-            if tables[item.table].rows[row].flags.contains(.swept) {
+            let flags = tables[item.table].rows[row].flags
+            let mapping = tables[item.table].mapping
+            // An HDEL empties a hash, whether the application sent it or the last field's deadline.
+            let mayHide =
+                mapping.type == .hash && mapping.needsCause && mayFieldsExpire
+                && !flags.contains(.others)
+            // What was to be read at a restart may have been emptied.
+            if flags.contains(.swept), !mayHide || !flags.contains(.untyped) {
                 return sweepOut(item.table, row)
             }
-            // An HDEL empties a hash, whether the application sent it or the last field's deadline.
-            let isEmptied = tables[item.table].rows[row].flags.contains(.others)
             let isDoubtful =
-                isEmptied
-                ? isReplacedUnseen(item.table, row)
-                : tables[item.table].mapping.type == .hash && mayFieldsExpire
+                flags.contains(.others) ? isReplacedUnseen(item.table, row) : mayHide
             remove(item.table, row, isDoubtful ? nil : .deleted)
         } else if tables[item.table].keys[item.key].flags.contains(.missing) {
             let before = tables[item.table].keys[item.key].flags

@@ -201,6 +201,10 @@ struct RowBuffer: ~Copyable {
         case .untouched:
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
                 makeOpaque(table, row, isOwn: false)
+                // It may be another type's key, of which the name is.
+                if tables[table].isShared, !tables[table].readsUnknown {
+                    tables[table].rows[row].flags.insert(.swept)
+                }
                 // A deadline says nothing of the value.
                 return spare(table, row)
             }

@@ -12,8 +12,13 @@ final class MachineDriver {
     private(set) var machine: PipelineMachine
     private var now = Duration.zero
 
-    /// - Parameter isNew: Whether everything is to be read first.
-    init(_ mappings: [TableMapping], loose: [LooseRow] = [], isNew: Bool = false) {
+    /// - Parameters:
+    ///   - isNew: Whether everything is to be read first.
+    ///   - mayFieldsExpire: Whether fields of hashes may have deadlines.
+    init(
+        _ mappings: [TableMapping], loose: [LooseRow] = [], isNew: Bool = false,
+        mayFieldsExpire: Bool = false,
+    ) {
         let position = Position(history: Self.history, offset: Self.start, database: 0)
         let checkpoint = Checkpoint(
             epoch: 1, sequence: 1, position: isNew ? nil : position, isBaselineDone: !isNew)
@@ -21,7 +26,8 @@ final class MachineDriver {
             mappings: mappings, policy: PipelinePolicy(),
             stored: StoredState(checkpoint: checkpoint, loose: loose), seed: 1,
         )
-        machine.learn(ModelTraffic.descriptions(saysTypes: true))
+        machine.learn(
+            ModelTraffic.descriptions(saysTypes: true), mayFieldsExpire: mayFieldsExpire)
         if isNew {
             machine.linkResynchronised(position)
         } else {

@@ -213,6 +213,47 @@ struct OutlivedKeyTests {
         #expect(changes.swept.identities == [row])
     }
 
+    @Test(
+        "a hash that was emptied is in doubt only if it matters what emptied it",
+        arguments: [true, false], [true, false])
+    func emptied(isRestored: Bool, isAlike: Bool) throws {
+        let mappings = ModelTraffic.mappings.filter { $0.name == "sessions" }.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, fields: $0.fields,
+                columns: Array($0.values.prefix(2)), deadline: "expires_at",
+                removal: isAlike
+                    ? RemovalPolicies(onDelete: .delete, onExpire: .delete, onEvict: .delete)
+                    : RemovalPolicies(onDelete: .delete))
+        }
+        let row = RowIdentity(key: Array("h:a".utf8))
+        let loose = LooseRow(table: "sessions", identity: row, offset: nil)
+        let driver = MachineDriver(
+            mappings, loose: isRestored ? [loose] : [], mayFieldsExpire: true)
+        if !isRestored { driver.send("HDEL h:a n") }
+        try driver.read(.missing, after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(batch.tables.first)
+        #expect(changes.kept.map(\.state) == (isAlike ? [] : [.doubtful]))
+        #expect(changes.removes.count + changes.swept.count == (isAlike ? 1 : 0))
+    }
+
+    @Test("the deadline of another type's key puts no row with a letter in doubt")
+    func deadline() throws {
+        let driver = MachineDriver(Self.shared)
+        driver.send("HSET y:a n word")
+        driver.send("DEL y:a", .expired)
+        let first = try #require(driver.cut())
+        #expect(first.deadLetters.map(\.table) == ["shared_hashes"])
+        driver.send("ZADD y:a 1 m")
+        driver.send("PEXPIREAT y:a 3000000000000")
+        try driver.read(.wrongType, after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(
+            batch.tables.first { Self.shared[$0.table].name == "shared_hashes" })
+        // Whether it outlived its key, the database knows.
+        #expect(changes.kept.isEmpty && changes.swept.count == 1)
+    }
+
     @Test("a row with a letter goes only if the policy says so", arguments: [true, false])
     func letterOfKept(isKept: Bool) throws {
         let mappings = Self.scores(.always(isKept ? .keep : .mark("gone_at")))
