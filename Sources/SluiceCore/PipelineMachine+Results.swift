@@ -191,7 +191,9 @@ extension Interpreter {
                 // One that outlived its key is told by the stream how it comes back.
                 let kept = buffer.tables[table].kept[Int32(row)] ?? .ended
                 if isKnown || kept != .ended { continue }
-            } else if buffer.tables[table].keys[slot].flags.contains(.missing) {
+            } else if buffer.tables[table].keys[slot].flags.contains(.missing)
+                || buffer.tables[table].keptKeys[Int32(slot)] != nil
+            {
                 continue
             }
             buffer.makeKeyOpaque(table, slot, isBaseline: true)
@@ -225,7 +227,9 @@ extension Interpreter {
         else { return }
         let key = buffer.tables[table].key(letter.identity.key.span)
         let busy: Key.Flags = [.opaque, .missing, .cleared, .scanning]
-        guard buffer.tables[table].keys[key].flags.isDisjoint(with: busy) else { return }
+        guard buffer.tables[table].keys[key].flags.isDisjoint(with: busy),
+            buffer.tables[table].keptKeys[Int32(key)] == nil
+        else { return }
         // What stayed in the database when an earlier key went stays.
         buffer.makeKeyOpaque(table, key, isBaseline: false, isLooked: true)
     }

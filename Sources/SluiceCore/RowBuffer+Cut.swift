@@ -268,14 +268,14 @@ extension RowBuffer {
             where tables[table].keys[key].readUntil > offset {
                 tables[table].keys[key].readOffset = .min
                 tables[table].keys[key].readUntil = .min
-                makeKeyOpaque(table, key, isBaseline: false)
+                makeKeyOpaque(table, key, isBaseline: false, isLooked: true)
             }
             for row in tables[table].rows.indices
             where tables[table].rows[row].readOffset > offset {
                 tables[table].rows[row].readOffset = .min
                 let isSpared = tables[table].rows[row].flags.contains(.spared)
                 let delta = tables[table].spared[Int32(row)]
-                makeOpaque(table, row, isOwn: false)
+                makeOpaqueAgain(table, row)
                 if isSpared {
                     tables[table].rows[row].flags.insert(.spared)
                     tables[table].spared[Int32(row)] = delta
@@ -286,6 +286,16 @@ extension RowBuffer {
         looseOffsetMax = .min
     }
 
+    // What is known of why it is to be read stays.
+    private mutating func makeOpaqueAgain(_ table: Int, _ row: Int) {
+        let flags = tables[table].rows[row].flags
+        let waits = [.opaque, .missing].contains(tables[table].rows[row].shape)
+        makeOpaque(table, row, isOwn: false)
+        guard waits else { return }
+        tables[table].rows[row].flags
+            .formUnion(flags.intersection([.own, .stored, .untyped, .swept]))
+    }
+
     // The removal that was waited for may not be in the new history.
     private mutating func rereadMissing() {
         for item in missing {
@@ -294,12 +304,14 @@ extension RowBuffer {
                     Int(tables[item.table].rows[row].key) == item.key
                 else { continue }
                 tables[item.table].rows[row].readOffset = .min
-                makeOpaque(item.table, row, isOwn: false)
+                makeOpaqueAgain(item.table, row)
             } else if tables[item.table].keys[item.key].flags.contains(.missing) {
                 tables[item.table].keys[item.key].readOffset = .min
                 tables[item.table].keys[item.key].readUntil = .min
-                let isBaseline = tables[item.table].keys[item.key].flags.contains(.baseline)
-                makeKeyOpaque(item.table, item.key, isBaseline: isBaseline)
+                let flags = tables[item.table].keys[item.key].flags
+                makeKeyOpaque(item.table, item.key, isBaseline: flags.contains(.baseline))
+                tables[item.table].keys[item.key].flags
+                    .formUnion(flags.intersection(Key.Flags.ofRead))
             }
         }
         missing = []

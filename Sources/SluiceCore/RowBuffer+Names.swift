@@ -142,9 +142,13 @@ extension RowBuffer {
     ) {
         let flags = tables[table].keys[key].flags
         guard !flags.isDisjoint(with: [.opaque, .missing]) else { return }
-        tables[table].keys[key].flags.remove(.looked)
-        // Its last state is to be read, or was: it is not there for a baseline alone.
-        if flags.contains(.missing) { tables[table].keys[key].flags.remove(.baseline) }
+        // Its last state is to be read, or was: it is not there for a baseline alone. Yet rows may have
+        // outlived an earlier one, unless the command put all of it in their place.
+        if flags.isSuperset(of: [.missing, .baseline]) {
+            tables[table].keys[key].flags.remove(.baseline)
+            tables[table].keys[key].flags.insert(.looked)
+        }
+        if write == nil || write == .overwritten { tables[table].keys[key].flags.remove(.looked) }
         noteType(table, key, write)
     }
 
@@ -153,7 +157,7 @@ extension RowBuffer {
         _ table: Int, row: Int, _ write: CommandDescription.Write? = .changed,
     ) {
         guard tables[table].rows[row].shape == .missing else { return }
-        tables[table].rows[row].flags.remove(.swept)
+        if write == .changed { tables[table].rows[row].flags.remove(.swept) }
         if tables[table].mapping.isOneRowPerKey {
             noteType(table, Int(tables[table].rows[row].key), write)
         } else {
@@ -171,14 +175,27 @@ extension RowBuffer {
     /// Whether a row of which the name is another's went in a time that was not seen: no command since
     /// says that its key was there.
     func isReplacedUnseen(_ table: Int, _ row: Int) -> Bool {
-        tables[table].isShared
-            && tables[table].rows[row].flags.isDisjoint(with: [.own, .stored, .untyped])
+        let flags = tables[table].rows[row].flags
+        return tables[table].isShared && flags.contains(.others)
+            && flags.isDisjoint(with: [.own, .stored, .untyped])
     }
 
     /// See ``isReplacedUnseen(_:_:)``: all rows of a key.
     func isReplacedUnseen(_ table: Int, key: Int) -> Bool {
-        tables[table].isShared
-            && tables[table].keys[key].flags.isDisjoint(with: [.own, .stored, .untyped])
+        let flags = tables[table].keys[key].flags
+        return tables[table].isShared && flags.contains(.others)
+            && flags.isDisjoint(with: [.own, .stored, .untyped])
+    }
+
+    /// Leaves such a row as it is: as others without a key, a comparison counts it.
+    mutating func leaveUnseen(_ table: Int, _ row: Int) {
+        guard !staysGone(table, row, isKept: true) else { return }
+        leaveOpaque(table, row)
+        unspare(table, row)
+        tables[table].fill(row, with: .unchanged)
+        tables[table].rows[row].shape = .untouched
+        tables[table].rows[row].flags.subtract(Row.Flags.ofState)
+        tables[table].rows[row].flags.remove(.dirty)
     }
 
     /// Whether the buffer knows that a key was of its table's type after it was last gone, by what
@@ -217,9 +234,9 @@ extension RowBuffer {
         // With the row stays its dead letter.
         forEachRow(table, key) { buffer, row in
             let state = buffer.tables[table].rows[row]
-            guard state.shape == .absent, state.flags.isSuperset(of: [.setAside, .dirty]) else {
-                return
-            }
+            guard state.shape == .absent || state.shape == .untouched && state.misfit == nil,
+                state.flags.isSuperset(of: [.setAside, .dirty])
+            else { return }
             buffer.tables[table].rows[row].flags.formUnion([.swept, .removed])
             buffer.tables[table].rows[row].flags.remove(.unknown)
             buffer.sweepOut(table, row)
@@ -231,7 +248,12 @@ extension RowBuffer {
     mutating func sweepUnproven(_ table: Int, _ key: Int) {
         guard tables[table].keys[key].flags.contains(.unproven) else { return }
         tables[table].keys[key].flags.remove(.unproven)
-        sweepLooked(table, key, before: [])
+        if tables[table].keptKeys[Int32(key)] != nil {
+            // All that the database has outlived the key since the last cut.
+            tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
+        } else {
+            sweepLooked(table, key, before: [])
+        }
     }
 
     // MARK: Reads

@@ -171,7 +171,9 @@ extension RowBuffer {
         let isBaseline = tables[table].keys[key].flags.contains(.baseline)
         leaveOpaque(table, key: key)
         // The database may have members that a baseline does not find, and the stream says that they go.
-        if !isBaseline || members.isEmpty { tables[table].keys[key].readOffset = offset }
+        if !isBaseline || members.isEmpty && awaitsRemoval(table) {
+            tables[table].keys[key].readOffset = offset
+        }
         tables[table].keys[key].readUntil = offset
         if isMissing, awaitsRemoval(table) {
             if isScanning {

@@ -368,14 +368,16 @@ extension RowBuffer {
             if flags.contains(.swept), !mayHide || !flags.contains(.untyped) {
                 return sweepOut(item.table, row)
             }
-            let isDoubtful =
-                flags.contains(.others) ? isReplacedUnseen(item.table, row) : mayHide
-            remove(item.table, row, isDoubtful ? nil : .deleted)
+            if isReplacedUnseen(item.table, row) { return leaveUnseen(item.table, row) }
+            remove(item.table, row, mayHide ? nil : .deleted)
         } else if tables[item.table].keys[item.key].flags.contains(.missing) {
             let before = tables[item.table].keys[item.key].flags
-            let isDoubtful = before.contains(.others) && isReplacedUnseen(item.table, key: item.key)
+            if isReplacedUnseen(item.table, key: item.key) {
+                leaveOpaque(item.table, key: item.key)
+                return tables[item.table].keys[item.key].flags.subtract(Key.Flags.ofRead)
+            }
             let offset = tables[item.table].keys[item.key].readOffset
-            clear(item.table, item.key, at: offset, isDoubtful ? nil : .deleted)
+            clear(item.table, item.key, at: offset, .deleted)
             if !before.isDisjoint(with: [.looked, .baseline]) {
                 sweepLooked(item.table, item.key, before: before)
             }

@@ -26,6 +26,9 @@ final class PostgresConnection {
         let changed: Int
     }
 
+    /// How many statements the server keeps prepared.
+    private static let preparedMax = 256
+
     private let handle: OpaquePointer
     private var prepared: [String: String] = [:]
     /// The longest that one statement may take before the connection is given up: a server that
@@ -187,6 +190,11 @@ final class PostgresConnection {
 
     private func prepare(_ sql: String) throws(SinkError) -> String {
         if let name = prepared[sql] { return name }
+        // Each set of columns that a patch changes has a statement of its own.
+        if prepared.count >= Self.preparedMax {
+            try run("DEALLOCATE ALL")
+            prepared = [:]
+        }
         let name = "sluice_\(prepared.count)"
         guard unsafe PQsendPrepare(handle, name, sql, 0, nil) == 1 else { throw lost() }
         try finish()

@@ -1,4 +1,5 @@
 internal import SluiceCore
+internal import SluiceSQL
 
 /// The rows that were set aside, as PostgreSQL keeps them.
 struct PostgresLetters {
@@ -7,12 +8,12 @@ struct PostgresLetters {
     /// The pause before the first retry; each further one is twice as long, up to 64 times.
     let retryAfter: Duration
 
-    /// Those that are stored, without their values.
+    /// Those that are stored, with what was to be added to rows but without other values.
     func names() throws(SinkError) -> [DeadLetter] {
         try connection.run(
             """
-            SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), operation, NULL, code,
-                message
+            SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), operation,
+                CASE WHEN operation = 'merge' THEN value END, code, message
             FROM sluice_dead_letters WHERE source = $1
             """, [.text(source)]
         ).rows.map(Self.letter)
@@ -95,8 +96,13 @@ struct PostgresLetters {
 
     /// Letters that may be tried again, those whose time came first at first. Unless only those are
     /// meant whose time has come, it comes for all that are chosen.
-    func chosen(_ choice: LetterChoice) throws(SinkError) -> [DeadLetter] {
-        let (sql, parameters) = condition(choice)
+    ///
+    /// - Parameter tables: The tables that are mapped: nobody can try the letters of others.
+    func chosen(
+        _ choice: LetterChoice, of tables: [String],
+    ) throws(SinkError) -> [DeadLetter] {
+        var (sql, parameters) = condition(choice)
+        sql += " AND table_name IN (\(Dialect.literals(tables)))"
         if !choice.isDueOnly {
             try connection.run(
                 "UPDATE sluice_dead_letters SET retry_at = first_at WHERE \(sql)", parameters)

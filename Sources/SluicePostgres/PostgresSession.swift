@@ -185,7 +185,8 @@ final class PostgresSession {
         try transaction { () throws(SinkError) in
             try expect(checkpoint)
             var outcome = LetterOutcome()
-            let chosen = Dictionary(grouping: try letters.chosen(choice), by: \.table)
+            let chosen = Dictionary(
+                grouping: try letters.chosen(choice, of: mappings.map(\.name)), by: \.table)
             for (table, mapping) in mappings.enumerated() {
                 guard let mine = chosen[mapping.name] else { continue }
                 let restored = RestoredLetters(mine, mapping: mapping)

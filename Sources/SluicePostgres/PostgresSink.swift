@@ -152,7 +152,10 @@ public actor PostgresSink: Sink {
                         lease: lease, epoch: state.epoch, statementLimit: state.statementLimit)
                 state.session = session
                 do throws(SinkError) {
-                    return try work(session)
+                    let value = try work(session)
+                    // For the next session.
+                    state.statementLimit = max(limit, state.statementLimit / 2)
+                    return value
                 } catch {
                     // After a failure nobody knows what state the connection is in.
                     state.session = nil

@@ -6,7 +6,7 @@ struct PostgresWriter {
     /// The most rows of one statement: beyond it the rate does not grow, and memory does.
     static let rowsMax = 10_000
     /// The bytes of values at which a statement's rows are cut short: PostgreSQL takes at most 1 GB.
-    static let bytesMax = 64 << 20
+    static let bytesMax = 4 << 20
 
     private let connection: PostgresConnection
     private let mappings: [TableMapping]

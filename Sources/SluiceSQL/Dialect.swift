@@ -41,4 +41,9 @@ public enum Dialect: Hashable, Sendable {
             + name.split(separator: "\"", omittingEmptySubsequences: false)
             .joined(separator: "\"\"") + "\""
     }
+
+    /// Texts as a list of literals.
+    package static func literals(_ texts: [String]) -> String {
+        texts.map { "'" + $0.replacing("'", with: "''") + "'" }.joined(separator: ", ")
+    }
 }

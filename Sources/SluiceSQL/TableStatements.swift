@@ -71,7 +71,9 @@ public struct TableStatements: Sendable {
             let name = "\(table).\(Dialect.quote(column.name))"
             return dialect == .sqlite
                 ? "\(name) IS NOT ?\(first + index + 1)"
-                : "\(name) IS DISTINCT FROM \(cast("s.c\(first + index)", column.type))"
+                // A table of one's own may have json, which nothing equals.
+                : "\(name)\(column.type == .json ? "::jsonb" : "") IS DISTINCT FROM "
+                    + cast("s.c\(first + index)", column.type)
         }.joined(separator: " OR ")
         switch dialect {
         case .sqlite: return "SELECT 1 FROM \(table) WHERE \(keyCondition) AND (\(differs))"
@@ -116,7 +118,7 @@ public struct TableStatements: Sendable {
         case .mergeObject:
             return dialect == .sqlite
                 ? "json_patch(coalesce(\(table).\(name), '{}'), excluded.\(name))"
-                : "coalesce(\(table).\(name), '{}'::jsonb) || excluded.\(name)"
+                : "coalesce(\(table).\(name)::jsonb, '{}') || excluded.\(name)::jsonb"
         }
     }
 

@@ -11,12 +11,13 @@ struct SQLiteLetters {
     let retryAfter: Duration
     let now: String
 
-    /// Those that are stored, without their values.
+    /// Those that are stored, with what was to be added to rows but without other values.
     func names() throws -> [DeadLetter] {
         try Row.fetchAll(
             database,
             sql: """
-                SELECT table_name, key, member, operation, code, message
+                SELECT table_name, key, member, operation, code, message,
+                    CASE WHEN operation = 'merge' THEN value END AS value
                 FROM sluice_dead_letters WHERE source = ?
                 """, arguments: [source]
         ).map(letter)
@@ -105,8 +106,11 @@ struct SQLiteLetters {
 
     /// Letters that may be tried again, those whose time came first at first. Unless only those are
     /// meant whose time has come, it comes for all that are chosen.
-    func chosen(_ choice: LetterChoice) throws -> [DeadLetter] {
-        let (sql, arguments) = condition(choice)
+    ///
+    /// - Parameter tables: The tables that are mapped: nobody can try the letters of others.
+    func chosen(_ choice: LetterChoice, of tables: [String]) throws -> [DeadLetter] {
+        var (sql, arguments) = condition(choice)
+        sql += " AND table_name IN (\(Dialect.literals(tables)))"
         if !choice.isDueOnly {
             try database.execute(
                 sql: "UPDATE sluice_dead_letters SET retry_at = first_at WHERE \(sql)",

@@ -172,7 +172,8 @@ final class SQLiteSession: Sendable {
             let now = Self.now
             let letters = letters(database, now)
             var outcome = LetterOutcome()
-            let chosen = Dictionary(grouping: try letters.chosen(choice), by: \.table)
+            let chosen = Dictionary(
+                grouping: try letters.chosen(choice, of: mappings.map(\.name)), by: \.table)
             for (table, mapping) in mappings.enumerated() {
                 guard let mine = chosen[mapping.name] else { continue }
                 let restored = RestoredLetters(mine, mapping: mapping)

@@ -145,8 +145,8 @@ final class FileLock: Sendable {
                 hint: "does the folder exist, and may this user write in it?",
             )
         }
+        // All is set by now: when this throws, deinit closes the file.
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            Foundation.close(descriptor)
             throw SinkError(
                 .retry, code: "sink.locked", "another instance writes to this database",
                 hint: "this one takes over when the other ends",

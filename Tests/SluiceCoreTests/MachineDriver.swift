@@ -79,10 +79,15 @@ final class MachineDriver {
     }
 
     /// Answers a baseline's scan.
-    func scan(_ keys: [String]) {
-        now += .seconds(1)
-        // Where the stream is, is committed first.
-        if case .commit = machine.next(now: now) { machine.committed(BatchOutcome(), now: now) }
+    ///
+    /// - Parameter isAfterCut: Whether what is due is committed first.
+    func scan(_ keys: [String], isAfterCut: Bool = true) {
+        if isAfterCut {
+            now += .seconds(1)
+            if case .commit = machine.next(now: now) {
+                machine.committed(BatchOutcome(), now: now)
+            }
+        }
         guard case .scan = machine.next(now: now) else {
             Issue.record("no scan is due")
             return
