@@ -121,6 +121,12 @@ final class PostgresConnection {
 
     // MARK: Statements
 
+    /// Runs a last statement, and does not wait long for it.
+    func runLast(_ sql: String) {
+        statementMillisecondsMax = 2_000
+        _ = try? run(sql)
+    }
+
     /// Limits how long a statement may take. The server's own limit is a little shorter and comes first.
     func limitStatements(_ limit: Duration) throws(SinkError) {
         let milliseconds = PostgresLease.milliseconds(limit)

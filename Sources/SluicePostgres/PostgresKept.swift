@@ -30,7 +30,7 @@ struct PostgresKept {
         let names = Self.arrays(rows + [RowIdentity(key: [])])
         return try select(
             """
-            key = ANY($3::bytea[]) AND (member = ''
+            key_hash IN (SELECT sha256(k) FROM unnest($3::bytea[]) AS n(k)) AND (member = ''
                 OR (key, member) IN (SELECT * FROM unnest($3::bytea[], $4::bytea[])))
             """, names, mapping)
     }
@@ -42,10 +42,11 @@ struct PostgresKept {
         guard !keys.isEmpty else { return [:] }
         return try select(
             """
-            (key, member) IN (
-                SELECT k, r.member FROM unnest($3::bytea[]) AS n(k) CROSS JOIN LATERAL (
-                    SELECT member FROM sluice_kept
-                    WHERE source = $1 AND table_name = $2 AND key = k AND member <> ''
+            (key_hash, member_hash) IN (
+                SELECT sha256(k), r.member_hash
+                FROM unnest($3::bytea[]) AS n(k) CROSS JOIN LATERAL (
+                    SELECT member_hash FROM sluice_kept
+                    WHERE source = $1 AND table_name = $2 AND key_hash = sha256(k) AND member <> ''
                         AND state IN (\(Kept.back.rawValue), \(Kept.ended.rawValue)) LIMIT 1
                 ) AS r)
             """, [Self.arrays(keys)[0]], mapping)
@@ -102,11 +103,14 @@ struct PostgresKept {
         let mine = "DELETE FROM sluice_kept WHERE source = $1 AND table_name = $2"
         let names: [PostgresConnection.Parameter] = [.text(source), .text(mapping.name)]
         if !keys.isEmpty {
-            try connection.run(mine + " AND key = ANY($3::bytea[])", names + [Self.arrays(keys)[0]])
+            try connection.run(
+                mine + " AND key_hash IN (SELECT sha256(k) FROM unnest($3::bytea[]) AS n(k))",
+                names + [Self.arrays(keys)[0]])
         }
         if !rows.isEmpty {
             try connection.run(
-                mine + " AND (key, member) IN (SELECT * FROM unnest($3::bytea[], $4::bytea[]))",
+                mine + " AND (key_hash, member_hash) IN (SELECT sha256(k), sha256(m) "
+                    + "FROM unnest($3::bytea[], $4::bytea[]) AS n(k, m))",
                 names + Self.arrays(rows))
         }
     }
@@ -123,7 +127,8 @@ struct PostgresKept {
             """
             INSERT INTO sluice_kept
             SELECT $1, $2, k, m, s FROM unnest($3::bytea[], $4::bytea[], $5::bigint[]) AS n(k, m, s)
-            ON CONFLICT (source, table_name, key, member) DO UPDATE SET state = excluded.state
+            ON CONFLICT (source, table_name, key_hash, member_hash)
+            DO UPDATE SET state = excluded.state
             """,
             [.text(source), .text(mapping.name)] + Self.arrays(rows)
                 + [.binary(PostgresArray.encode(states, 0..<rows.count))])

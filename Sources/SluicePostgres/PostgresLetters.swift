@@ -41,7 +41,7 @@ struct PostgresLetters {
                     replication_offset)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, clock_timestamp(), clock_timestamp(),
                     clock_timestamp() + make_interval(secs => $9::float8), $10, $11::bigint)
-                ON CONFLICT (source, table_name, key, member) DO UPDATE
+                ON CONFLICT (source, table_name, key_hash, member_hash) DO UPDATE
                 SET operation = excluded.operation, value = excluded.value, code = excluded.code,
                     message = excluded.message, attempts = d.attempts + 1,
                     last_at = excluded.last_at,
@@ -67,7 +67,8 @@ struct PostgresLetters {
             try connection.run(
                 """
                 DELETE FROM sluice_dead_letters
-                WHERE source = $1 AND table_name = $2 AND key = $3 AND member = $4
+                WHERE source = $1 AND table_name = $2
+                    AND key_hash = sha256($3) AND member_hash = sha256($4)
                     AND code = coalesce($5, code)
                 """,
                 [
@@ -114,7 +115,8 @@ struct PostgresLetters {
                 message
             FROM sluice_dead_letters AS d WHERE \(sql) AND NOT EXISTS (
                 SELECT 1 FROM sluice_kept AS k WHERE k.source = d.source
-                    AND k.table_name = d.table_name AND k.key = d.key AND k.member = d.member
+                    AND k.table_name = d.table_name AND k.key_hash = d.key_hash
+                    AND k.member_hash = d.member_hash
                     AND k.state = \(Kept.back.rawValue))
             ORDER BY retry_at LIMIT \(choice.limit)
             """, parameters

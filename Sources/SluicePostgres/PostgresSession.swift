@@ -25,6 +25,9 @@ final class PostgresSession {
         try PostgresLease(connection: connection, source: source, lease: lease).take(epoch: epoch)
     }
 
+    /// Gives the lease back: the server notices the end of a connection only by and by.
+    func release() { connection.runLast("SELECT pg_advisory_unlock_all()") }
+
     /// Lets the server hear of this session.
     func renew() throws(SinkError) { try connection.run("SELECT 1") }
 
@@ -45,6 +48,9 @@ final class PostgresSession {
         try transaction { () throws(SinkError) in
             if try needsOwnTables() {
                 for sql in OwnTables.create(.postgres) { try connection.run(sql) }
+            }
+            for table in OwnTables.named where try !columns(of: table).contains("key_hash") {
+                try connection.run(OwnTables.addHashes(to: table))
             }
             let identity = OwnTables.identity
             if try !columns(of: identity.table).contains(identity.column) {
@@ -281,7 +287,7 @@ final class PostgresSession {
             try connection.run(
                 """
                 INSERT INTO sluice_loose VALUES ($1, $2, $3, $4, $5::bigint)
-                ON CONFLICT (source, table_name, key, member)
+                ON CONFLICT (source, table_name, key_hash, member_hash)
                 DO UPDATE SET read_offset = excluded.read_offset
                 """,
                 [

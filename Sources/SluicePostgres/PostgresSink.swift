@@ -133,7 +133,10 @@ public actor PostgresSink: Sink {
 
     /// Lets another instance write, and closes the connection.
     public func close() async {
-        _ = try? await pool.runIfActive { [state] in state.session = nil }
+        _ = try? await pool.runIfActive { [state] in
+            state.session?.release()
+            state.session = nil
+        }
         try? await pool.shutdownGracefully()
     }
 

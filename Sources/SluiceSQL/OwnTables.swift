@@ -20,6 +20,7 @@ public enum OwnTables {
         let integer = dialect.type(.integer)
         let text = dialect.type(.text)
         let time = dialect.type(.timestamp)
+        let names = names(dialect)
         return [
             """
             CREATE TABLE IF NOT EXISTS sluice_position (
@@ -43,7 +44,7 @@ public enum OwnTables {
                 key \(bytes) NOT NULL,
                 member \(bytes) NOT NULL,
                 read_offset \(integer),
-                PRIMARY KEY (source, table_name, key, member)
+                \(names)
             )
             """,
             """
@@ -53,7 +54,7 @@ public enum OwnTables {
                 key \(bytes) NOT NULL,
                 member \(bytes) NOT NULL,
                 state \(integer) NOT NULL,
-                PRIMARY KEY (source, table_name, key, member)
+                \(names)
             )
             """,
             """
@@ -72,11 +73,32 @@ public enum OwnTables {
                 retry_at \(time),
                 replication_id \(text),
                 replication_offset \(integer),
-                PRIMARY KEY (source, table_name, key, member)
+                \(names)
             )
             """,
         ]
     }
+
+    // What a row is found by. An index of PostgreSQL takes no name of more than 2,704 bytes.
+    private static func names(_ dialect: Dialect) -> String {
+        dialect == .sqlite
+            ? "PRIMARY KEY (source, table_name, key, member)"
+            : hashes.joined(separator: ", ") + ", " + hashedKey
+    }
+
+    private static let hashes = ["key", "member"].map {
+        "\($0)_hash bytea GENERATED ALWAYS AS (sha256(\($0))) STORED"
+    }
+    private static let hashedKey = "PRIMARY KEY (source, table_name, key_hash, member_hash)"
+
+    /// What brings a table of PostgreSQL up to date that an earlier version made.
+    public static func addHashes(to table: String) -> String {
+        let columns = hashes.map { "ADD COLUMN \($0)" }.joined(separator: ", ")
+        return "ALTER TABLE \(table) \(columns), DROP CONSTRAINT \(table)_pkey, ADD \(hashedKey)"
+    }
+
+    /// Those that name rows.
+    public static let named = ["sluice_loose", "sluice_kept", "sluice_dead_letters"]
 
     /// Their names.
     public static let names = [

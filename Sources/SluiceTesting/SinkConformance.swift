@@ -121,6 +121,7 @@ public struct SinkConformance {
         batch = writer.batch { machine in machine.send("DEL", "c:k", "c:d") }
         _ = try await sink.apply(batch)
 
+        failures += try await longNameFailures(sink, &writer)
         failures += try await eventFailures(sink, &writer)
         failures += try await comparedFailures(sink, &writer)
         batch = writer.batch { machine in machine.send("DEL", "c:p", "c:q") }

@@ -95,11 +95,14 @@ struct DatabaseRows {
     private func notes(
         _ table: String, _ column: String, _ rows: [RowIdentity], _ mapping: TableMapping,
     ) throws -> [RowIdentity: String] {
-        let keys = Set(rows.map(\.key)).union([[]]).compactMap { literal($0, Self.bytes) }
+        let names = Set(rows.map(\.key)).union([[]]).compactMap { literal($0, Self.bytes) }
+        // PostgreSQL finds them by their hashes.
+        let isHashed = dialect == .postgres
+        let keys = isHashed ? names.map { "sha256(\($0))" } : names
         let sql =
             "SELECT \(name(Self.bytes("key"))), \(name(Self.bytes("member"))), \(column) "
             + "FROM \(table) WHERE source = \(text(source)) AND table_name = "
-            + "\(text(mapping.name)) AND key IN (\(keys.joined(separator: ", ")))"
+            + "\(text(mapping.name)) AND \(isHashed ? "key_hash" : "key") IN (\(keys.joined(separator: ", ")))"
         var found: [RowIdentity: String] = [:]
         for row in try query(sql) where row.count == 3 {
             let identity = RowIdentity(

@@ -1,0 +1,74 @@
+import SluiceCore
+
+extension SinkConformance {
+    /// What a sink must do with names that no index of PostgreSQL takes: set aside, remember and forget
+    /// the rows, and go on.
+    func longNameFailures(
+        _ sink: any Sink, _ writer: inout BatchWriter,
+    ) async throws -> [String] {
+        var failures: [String] = []
+        func expect(_ holds: Bool, _ sentence: String) {
+            if !holds { failures.append(sentence) }
+        }
+        // A page of the database makes short what repeats.
+        var random = SplitMix64(seed: 1)
+        func name(_ length: Int) -> String {
+            String(
+                (0..<length).map { _ in Character(Unicode.Scalar(random.pick(97..<123)) ?? "a") })
+        }
+        // With all that stands beside it in Sluice's own tables, it is too long; without, it is not.
+        let (member, id) = (name(4_000), name(2_680))
+        func count(_ table: String, _ condition: String) throws -> [String] {
+            try values("count(*)", table, "WHERE \(condition)")
+        }
+        var batch = writer.batch { machine in
+            machine.send("ZADD", "z:long", "1", member, "2", "m")
+            machine.send("INCRBY", "c:\(id)", "5")
+        }
+        batch.loose = [
+            LooseRow(
+                table: "conform_counters", identity: RowIdentity(key: Array("c:\(id)".utf8)),
+                offset: nil)
+        ]
+        _ = try await sink.apply(batch)
+        let isLetter = try count("sluice_dead_letters", "table_name = 'conform_scores'") == ["1"]
+        expect(
+            try count("conform_scores", "id = 'long'") == [isLetter ? "1" : "2"],
+            "a member of any length is written or set aside")
+        expect(try count("sluice_loose", "1 = 1") == ["1"], "a long name is loose")
+        batch = writer.batch { machine in
+            machine.send(["DEL", "c:\(id)"], .expired)
+            machine.send("DEL", "z:long")
+        }
+        batch.loose = []
+        batch.revived =
+            isLetter
+            ? [
+                DeadLetter(
+                    table: "conform_scores",
+                    identity: RowIdentity(
+                        key: Array("z:long".utf8), member: Array(member.utf8)),
+                    code: "", message: "")
+            ] : []
+        _ = try await sink.apply(batch)
+        expect(
+            try count("sluice_dead_letters", "table_name = 'conform_scores'") == ["0"],
+            "the letter of a long name ends")
+        expect(
+            try count("sluice_kept", "table_name = 'conform_counters' AND length(key) > 2000")
+                == ["1"], "a row with a long name is remembered")
+        batch = writer.batch { machine in machine.send("INCRBY", "c:\(id)", "1") }
+        _ = try await sink.apply(batch)
+        expect(
+            try values("value", "conform_counters", "WHERE id = '\(id)'") == ["6"],
+            "… and found again: an add goes on top")
+        batch = writer.batch { machine in machine.send("DEL", "c:\(id)") }
+        _ = try await sink.apply(batch)
+        expect(
+            try count(
+                "sluice_kept",
+                "table_name = 'conform_counters' AND length(key) > 2000 AND state < 4")
+                == ["0"], "a row with a long name is forgotten")
+        return failures
+    }
+}
