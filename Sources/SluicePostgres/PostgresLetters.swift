@@ -103,7 +103,8 @@ struct PostgresLetters {
         _ choice: LetterChoice, of tables: [String],
     ) throws(SinkError) -> [DeadLetter] {
         var (sql, parameters) = condition(choice)
-        sql += " AND table_name IN (\(Dialect.literals(tables)))"
+        let names = tables.map(Dialect.literal).joined(separator: ", ")
+        sql += " AND table_name IN (\(names))"
         if !choice.isDueOnly {
             try connection.run(
                 "UPDATE sluice_dead_letters SET retry_at = first_at WHERE \(sql)", parameters)

@@ -89,7 +89,13 @@ public actor PostgresSink: Sink {
 
     /// Commits a batch.
     public func apply(_ batch: Batch) async throws(SinkError) -> BatchOutcome {
-        try await run { session throws(SinkError) in try session.apply(batch) }
+        let (state, limit) = (state, statementLimit)
+        return try await run { session throws(SinkError) in
+            let outcome = try session.apply(batch)
+            // For the next session. What needed no time says nothing of a batch that did.
+            state.statementLimit = max(limit, state.statementLimit / 2)
+            return outcome
+        }
     }
 
     /// The identities of a page of rows, in the order of their primary key.
@@ -155,10 +161,7 @@ public actor PostgresSink: Sink {
                         lease: lease, epoch: state.epoch, statementLimit: state.statementLimit)
                 state.session = session
                 do throws(SinkError) {
-                    let value = try work(session)
-                    // For the next session.
-                    state.statementLimit = max(limit, state.statementLimit / 2)
-                    return value
+                    return try work(session)
                 } catch {
                     // After a failure nobody knows what state the connection is in.
                     state.session = nil

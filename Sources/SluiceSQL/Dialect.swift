@@ -42,8 +42,8 @@ public enum Dialect: Hashable, Sendable {
             .joined(separator: "\"\"") + "\""
     }
 
-    /// Texts as a list of literals.
-    package static func literals(_ texts: [String]) -> String {
-        texts.map { "'" + $0.replacing("'", with: "''") + "'" }.joined(separator: ", ")
+    /// A text as a literal.
+    package static func literal(_ text: String) -> String {
+        "'" + text.replacing("'", with: "''") + "'"
     }
 }

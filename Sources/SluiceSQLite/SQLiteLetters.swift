@@ -110,7 +110,8 @@ struct SQLiteLetters {
     /// - Parameter tables: The tables that are mapped: nobody can try the letters of others.
     func chosen(_ choice: LetterChoice, of tables: [String]) throws -> [DeadLetter] {
         var (sql, arguments) = condition(choice)
-        sql += " AND table_name IN (\(Dialect.literals(tables)))"
+        let names = tables.map(Dialect.literal).joined(separator: ", ")
+        sql += " AND table_name IN (\(names))"
         if !choice.isDueOnly {
             try database.execute(
                 sql: "UPDATE sluice_dead_letters SET retry_at = first_at WHERE \(sql)",

@@ -101,8 +101,8 @@ struct DatabaseRows {
         let keys = isHashed ? names.map { "sha256(\($0))" } : names
         let sql =
             "SELECT \(name(Self.bytes("key"))), \(name(Self.bytes("member"))), \(column) "
-            + "FROM \(table) WHERE source = \(text(source)) AND table_name = "
-            + "\(text(mapping.name)) AND \(isHashed ? "key_hash" : "key") IN (\(keys.joined(separator: ", ")))"
+            + "FROM \(table) WHERE source = \(Dialect.literal(source)) AND table_name = "
+            + "\(Dialect.literal(mapping.name)) AND \(isHashed ? "key_hash" : "key") IN (\(keys.joined(separator: ", ")))"
         var found: [RowIdentity: String] = [:]
         for row in try query(sql) where row.count == 3 {
             let identity = RowIdentity(
@@ -207,9 +207,8 @@ struct DatabaseRows {
         default:
             guard let text = String(validating: bytes, as: UTF8.self) else { return nil }
             if dialect == .sqlite { return "CAST(X'\(Hex.text(bytes))' AS TEXT)" }
-            return bytes.contains(0) ? nil : self.text(text)
+            return bytes.contains(0) ? nil : Dialect.literal(text)
         }
     }
 
-    private func text(_ text: String) -> String { "'" + text.replacing("'", with: "''") + "'" }
 }
