@@ -70,10 +70,12 @@ final class MachineDriver {
     }
 
     /// The read that is due, if one is.
-    func nextRead() -> [ReadItem]? {
-        now += .seconds(1)
+    ///
+    /// - Parameter asksCut: Whether a client waits for a commit; else a baseline alone asks for it.
+    func nextRead(asksCut: Bool = true) -> [ReadItem]? {
+        now += asksCut ? .seconds(1) : .milliseconds(100)
         machine.chunkReceived(now: now)
-        machine.requestCut()
+        if asksCut { machine.requestCut() }
         guard case .read(let items) = machine.next(now: now) else { return nil }
         return items
     }
