@@ -4,7 +4,7 @@ import Testing
 
 /// A machine that is given commands, and answers to its questions, one by one.
 final class MachineDriver {
-    private static let history = ReplicationID("h")
+    private var history = ReplicationID("h")
     private static let start: Int64 = 100
     /// How long each command is taken to be, in bytes of the stream.
     private static let length: Int64 = 10
@@ -19,7 +19,7 @@ final class MachineDriver {
         _ mappings: [TableMapping], loose: [LooseRow] = [], isNew: Bool = false,
         mayFieldsExpire: Bool = false,
     ) {
-        let position = Position(history: Self.history, offset: Self.start, database: 0)
+        let position = Position(history: history, offset: Self.start, database: 0)
         let checkpoint = Checkpoint(
             epoch: 1, sequence: 1, position: isNew ? nil : position, isBaselineDone: !isNew)
         machine = PipelineMachine(
@@ -33,7 +33,7 @@ final class MachineDriver {
         } else {
             machine.linkContinued(history: nil)
         }
-        machine.causesHeard(from: Self.start, history: Self.history)
+        machine.causesHeard(from: Self.start, history: history)
     }
 
     func send(_ line: String, _ cause: RemovalCause = .deleted) {
@@ -45,7 +45,7 @@ final class MachineDriver {
         let event = KeyEvent(key: Array(key.utf8), database: 0, cause: cause)
         machine.causesAnswered(
             cause == .deleted ? [] : [event], offset: machine.streamOffset + Self.length,
-            history: Self.history, isReliable: true)
+            history: history, isReliable: true)
         machine.lookAhead(command.bytes.span, arguments: command.arguments)
         machine.lookedAhead()
         machine.receive(command, length: Int(Self.length))
@@ -65,7 +65,7 @@ final class MachineDriver {
                 let other = [RedisType.string: strings, .sortedSet: scores][item.type] ?? nil
                 return ReadResult(value: other ?? value, typeName: type)
             }, offset: offset,
-            until: offset + Self.length * Int64(later.count), history: Self.history,
+            until: offset + Self.length * Int64(later.count), history: history,
             now: now)
     }
 
@@ -96,7 +96,15 @@ final class MachineDriver {
         }
         machine.scanFinished(
             keys.map { Array($0.utf8) }, cursor: Array("0".utf8), offset: machine.streamOffset,
-            history: Self.history, now: now)
+            history: history, now: now)
+    }
+
+    /// Loses the server for its successor, which goes on from what was processed.
+    func failOver() {
+        machine.linkLost()
+        history = ReplicationID("successor")
+        machine.linkContinued(history: history)
+        machine.causesHeard(from: machine.streamOffset, history: history)
     }
 
     /// Commits what is due.

@@ -62,6 +62,61 @@ struct OutlivedKeyTests {
         #expect(changes.puts.count == (isThere ? 1 : 0))
     }
 
+    @Test("a member that comes while its key is looked for takes no row along that outlived it")
+    func looked() throws {
+        let (driver, letter) = try Self.vanished()
+        try driver.retry(
+            DeadLetter(
+                table: letter.table, identity: letter.identity, code: "row.too_large", message: ""))
+        driver.send("ZADD z:a 1 n")
+        try driver.read(.page([[0x6e], [0x31]], next: Array("0".utf8)), after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.count == 0)
+        #expect(changes.sweptKeys.identities.map(\.key) == [Self.key])
+    }
+
+    @Test("what outlived its key since the last cut stays when the name comes back before a read")
+    func keptAndCameBack() throws {
+        let driver = MachineDriver(Self.shared)
+        driver.send("DEL y:a", .expired)
+        driver.send("RENAME y:b y:a")
+        let page = ReadValue.page([[0x6e], [0x32]], next: Array("0".utf8))
+        try driver.read(.wrongType, scores: page, after: ["DEL y:a", "ZADD y:a 2 n"])
+        driver.send("DEL y:a")
+        driver.send("ZADD y:a 2 n")
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.shared))
+        #expect(changes.clears.count == 0)
+        #expect(!changes.sweptKeys.identities.map(\.key).contains(Array("y:a".utf8)))
+        #expect(changes.kept.contains { $0.state == .gone && $0.identity.member.isEmpty })
+    }
+
+    @Test("a key that goes while a baseline looks for it leaves no letter where all stays")
+    func baselineOfKept() throws {
+        let driver = MachineDriver(Self.scores(.always(.keep)), isNew: true)
+        driver.scan(["z:a"])
+        try driver.read(.missing, after: ["DEL z:a"])
+        driver.send("DEL z:a")
+        let batch = try #require(driver.cut())
+        #expect(batch.deadLetters.isEmpty)
+    }
+
+    @Test("what was looked for stays after a failover if it outlived its key")
+    func failedOver() throws {
+        let driver = MachineDriver(Self.scores)
+        let row = RowIdentity(key: Self.key, member: [0x6d])
+        try driver.retry(DeadLetter(table: "scores", identity: row, code: "x", message: ""))
+        try driver.read(.missing, after: ["ZADD z:b 1 m"])
+        // The successor never had what the read was after.
+        driver.failOver()
+        try driver.read(.missing, after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.removes.count == 0)
+        #expect(changes.swept.identities == [row])
+    }
+
     @Test("a flush keeps rows also where all other causes delete them", arguments: [true, false])
     func flushed(isRead: Bool) throws {
         let mappings = Self.scores(
