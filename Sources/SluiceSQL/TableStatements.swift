@@ -72,7 +72,7 @@ public struct TableStatements: Sendable {
             return dialect == .sqlite
                 ? "\(name) IS NOT ?\(first + index + 1)"
                 // A table of one's own may have json, which nothing equals.
-                : "\(name)\(column.type == .json ? "::jsonb" : "") IS DISTINCT FROM "
+                : "\(cast(name, column.type)) IS DISTINCT FROM "
                     + cast("s.c\(first + index)", column.type)
         }.joined(separator: " OR ")
         switch dialect {
@@ -118,7 +118,8 @@ public struct TableStatements: Sendable {
         case .mergeObject:
             return dialect == .sqlite
                 ? "json_patch(coalesce(\(table).\(name), '{}'), excluded.\(name))"
-                : "coalesce(\(table).\(name)::jsonb, '{}') || excluded.\(name)::jsonb"
+                : "coalesce(\(cast("\(table).\(name)", .json)), '{}') || "
+                    + cast("excluded.\(name)", .json)
         }
     }
 
@@ -126,7 +127,7 @@ public struct TableStatements: Sendable {
         let name = Dialect.quote(column.name)
         guard let mark, value != "excluded.\(name)" else { return "\(name) = \(value)" }
         return "\(name) = CASE WHEN \(table).\(mark) IS NULL THEN \(value) "
-            + "ELSE excluded.\(name) END"
+            + "ELSE \(dialect == .sqlite ? "excluded.\(name)" : cast("excluded.\(name)", column.type)) END"
     }
 
     private func insert(_ values: [Column], _ updates: [String]) -> String {

@@ -7,9 +7,6 @@ extension SinkConformance {
         _ sink: any Sink, _ writer: inout BatchWriter,
     ) async throws -> [String] {
         var failures: [String] = []
-        func expect(_ holds: Bool, _ sentence: String) {
-            if !holds { failures.append(sentence) }
-        }
         // A page of the database makes short what repeats.
         var random = SplitMix64(seed: 1)
         func name(_ length: Int) -> String {
@@ -32,10 +29,10 @@ extension SinkConformance {
         ]
         _ = try await sink.apply(batch)
         let isLetter = try count("sluice_dead_letters", "table_name = 'conform_scores'") == ["1"]
-        expect(
+        failures.expect(
             try count("conform_scores", "id = 'long'") == [isLetter ? "1" : "2"],
             "a member of any length is written or set aside")
-        expect(try count("sluice_loose", "1 = 1") == ["1"], "a long name is loose")
+        failures.expect(try count("sluice_loose", "1 = 1") == ["1"], "a long name is loose")
         batch = writer.batch { machine in
             machine.send(["DEL", "c:\(id)"], .expired)
             machine.send("DEL", "z:long")
@@ -51,24 +48,55 @@ extension SinkConformance {
                     code: "", message: "")
             ] : []
         _ = try await sink.apply(batch)
-        expect(
+        failures.expect(
             try count("sluice_dead_letters", "table_name = 'conform_scores'") == ["0"],
             "the letter of a long name ends")
-        expect(
+        failures.expect(
             try count("sluice_kept", "table_name = 'conform_counters' AND length(key) > 2000")
                 == ["1"], "a row with a long name is remembered")
         batch = writer.batch { machine in machine.send("INCRBY", "c:\(id)", "1") }
         _ = try await sink.apply(batch)
-        expect(
+        failures.expect(
             try values("value", "conform_counters", "WHERE id = '\(id)'") == ["6"],
             "… and found again: an add goes on top")
         batch = writer.batch { machine in machine.send("DEL", "c:\(id)") }
         _ = try await sink.apply(batch)
-        expect(
+        failures.expect(
             try count(
                 "sluice_kept",
                 "table_name = 'conform_counters' AND length(key) > 2000 AND state < 4")
                 == ["0"], "a row with a long name is forgotten")
+        return failures
+    }
+
+    /// What a sink must do with dead letters that nobody can try: leave them, and try the others.
+    func letterFailures(
+        _ sink: any Sink, _ writer: inout BatchWriter,
+    ) async throws -> [String] {
+        func letter(
+            _ table: String, _ id: Int, _ operation: DeadLetter.Operation = .put,
+        ) -> DeadLetter {
+            DeadLetter(
+                table: table, identity: RowIdentity(key: Array("c:l\(id)".utf8)),
+                operation: operation,
+                value: Array("{\"value\":\"7\"}".utf8), code: "x", message: "")
+        }
+        var failures: [String] = []
+        var batch = writer.batch { machine in machine.send("SET", "c:other", "1") }
+        batch.deadLetters = (0..<20).map { letter("no_such_table", $0, $0 == 0 ? .merge : .put) }
+        _ = try await sink.apply(batch)
+        batch = writer.batch { machine in machine.send("DEL", "c:other") }
+        batch.deadLetters = [letter("conform_counters", 0)]
+        _ = try await sink.apply(batch)
+        let outcome = try await sink.retry(LetterChoice(limit: 10), at: batch.to)
+        failures.expect(
+            outcome.written.map(\.table) == ["conform_counters"],
+            "letters of a table that is not mapped hold up no others")
+        failures.expect(
+            try values("count(*)", "sluice_dead_letters", "WHERE table_name = 'no_such_table'")
+                == ["20"], "… and stay")
+        batch = writer.batch { machine in machine.send("DEL", "c:l0") }
+        _ = try await sink.apply(batch)
         return failures
     }
 }

@@ -58,15 +58,12 @@ public struct SinkConformance {
     /// - Returns: What is not as it must be, as sentences.
     public func failures() async throws -> [String] {
         var failures: [String] = []
-        func expect(_ holds: Bool, _ sentence: String) {
-            if !holds { failures.append(sentence) }
-        }
         let sink = make()
         let stored = try await sink.open()
         let first = BatchWriter.first(stored)
         _ = try await sink.apply(first)
         var writer = BatchWriter(first.to)
-        expect(stored.checkpoint.position == nil, "a new database has no position")
+        failures.expect(stored.checkpoint.position == nil, "a new database has no position")
 
         var batch = writer.batch { machine in
             machine.send("INCRBY", "c:a", "5")
@@ -74,9 +71,10 @@ public struct SinkConformance {
             machine.send("ZADD", "z:a", "1.5", "m", "2.5", "n")
         }
         _ = try await sink.apply(batch)
-        expect(try values("value", "conform_counters") == ["5"], "an add to a missing row is a put")
+        failures.expect(
+            try values("value", "conform_counters") == ["5"], "an add to a missing row is a put")
         _ = try await sink.apply(batch)
-        expect(try values("value", "conform_counters") == ["5"], "a batch is applied once")
+        failures.expect(try values("value", "conform_counters") == ["5"], "a batch is applied once")
 
         batch = writer.batch { machine in
             machine.send("INCRBY", "c:a", "3")
@@ -84,15 +82,15 @@ public struct SinkConformance {
             machine.send("ZINCRBY", "z:a", "0.1", "m")
         }
         _ = try await sink.apply(batch)
-        expect(try values("value", "conform_counters") == ["8"], "an add adds")
-        expect(try values("n", "conform_hashes") == ["1"], "a patch leaves other columns")
-        expect(try values("t", "conform_hashes") == ["y"], "a patch sets its column")
+        failures.expect(try values("value", "conform_counters") == ["8"], "an add adds")
+        failures.expect(try values("n", "conform_hashes") == ["1"], "a patch leaves other columns")
+        failures.expect(try values("t", "conform_hashes") == ["y"], "a patch sets its column")
         let rest = try values("rest", "conform_hashes").first ?? ""
-        expect(
+        failures.expect(
             rest.contains("\"o\"") && rest.contains("\"p\""), "a patch of the rest keeps its fields"
         )
         let score = try values("score", "conform_scores", "WHERE member = 'm'").first ?? ""
-        expect(Double(score) == 1.5 + 0.1, "a real is added as Redis adds it")
+        failures.expect(Double(score) == 1.5 + 0.1, "a real is added as Redis adds it")
 
         let skipped = Batch(from: batch.from, to: writer.afterNext)
         await expectFenced(sink, skipped, "a batch that does not follow is fenced", &failures)
@@ -104,44 +102,54 @@ public struct SinkConformance {
             machine.send("DEL", "c:a")
         }
         _ = try await sink.apply(batch)
-        expect(try values("value", "conform_counters").isEmpty, "a removal deletes")
-        expect(
+        failures.expect(try values("value", "conform_counters").isEmpty, "a removal deletes")
+        failures.expect(
             try values("score", "conform_scores").map { Double($0) } == [7], "a clear spares puts")
-        expect(
+        failures.expect(
             try values("count(gone_at)", "conform_hashes") == ["1"],
             "a mark leaves the row and marks")
 
         batch = writer.batch { machine in machine.send("HINCRBY", "h:a", "n", "4") }
         _ = try await sink.apply(batch)
-        expect(try values("n", "conform_hashes") == ["4"], "a marked row starts afresh")
-        expect(try values("t", "conform_hashes") == ["null"], "… with its other columns null")
-        expect(try values("count(gone_at)", "conform_hashes") == ["0"], "… and without the mark")
+        failures.expect(try values("n", "conform_hashes") == ["4"], "a marked row starts afresh")
+        failures.expect(
+            try values("t", "conform_hashes") == ["null"], "… with its other columns null")
+        failures.expect(
+            try values("count(gone_at)", "conform_hashes") == ["0"], "… and without the mark")
 
         failures += try await keptFailures(sink, &writer)
         batch = writer.batch { machine in machine.send("DEL", "c:k", "c:d") }
         _ = try await sink.apply(batch)
 
         failures += try await longNameFailures(sink, &writer)
+        failures += try await letterFailures(sink, &writer)
         failures += try await eventFailures(sink, &writer)
         failures += try await comparedFailures(sink, &writer)
         batch = writer.batch { machine in machine.send("DEL", "c:p", "c:q") }
         _ = try await sink.apply(batch)
 
         let page = try await sink.page(table: 2, after: nil, limit: 10)
-        expect(
+        failures.expect(
             page == [RowIdentity(key: Array("z:a".utf8), member: Array("k".utf8))],
             "a page names keys and members")
         let next = try await sink.page(table: 2, after: page.first, limit: 10)
-        expect(next.isEmpty, "the page after the last row is empty")
+        failures.expect(next.isEmpty, "the page after the last row is empty")
 
         await sink.close()
         let second = make()
         let restored = try await second.open()
-        expect(restored.checkpoint.position == batch.to.position, "the position is remembered")
-        expect(restored.checkpoint.epoch == stored.checkpoint.epoch + 1, "opening raises the epoch")
+        failures.expect(
+            restored.checkpoint.position == batch.to.position, "the position is remembered")
+        failures.expect(
+            restored.checkpoint.epoch == stored.checkpoint.epoch + 1, "opening raises the epoch")
+        let valued = restored.deadLetters.filter { $0.value != nil }
+        failures.expect(
+            valued.map(\.operation) == [.merge],
+            "what was to be added is remembered with its letter, other values are not loaded")
         let late = writer.batch { machine in machine.send("INCR", "c:late") }
         await expectFenced(second, late, "a batch of an older epoch is fenced", &failures)
-        expect(try values("value", "conform_counters").isEmpty, "a fenced batch changes nothing")
+        failures.expect(
+            try values("value", "conform_counters").isEmpty, "a fenced batch changes nothing")
         await second.close()
         return failures
     }
@@ -149,10 +157,16 @@ public struct SinkConformance {
     private func eventFailures(
         _ sink: any Sink, _ writer: inout BatchWriter,
     ) async throws -> [String] {
-        let batch = writer.batch { machine in
-            for id in ["9-9", "10-2", "10-11", "10-3"] { machine.send("XADD", "e:a", id, "f", "v") }
+        // A baseline reads entries again that are there.
+        for _ in 0..<2 {
+            let batch = writer.batch { machine in
+                for id in ["9-9", "10-2", "10-11", "10-3"] {
+                    machine.send("XADD", "e:a", id, "f", "v")
+                }
+            }
+            let outcome = try await sink.apply(batch)
+            if !outcome.refused.isEmpty { return ["entries that are there are no refusals"] }
         }
-        _ = try await sink.apply(batch)
         let last = try await sink.lastEntries(
             table: 5, keys: [Array("e:none".utf8), Array("e:a".utf8)])
         return last == [nil, Array("10-11".utf8)]
@@ -168,15 +182,14 @@ public struct SinkConformance {
         var batch = writer.batch { $0.send("MSET", "c:p", "1", "c:q", "2") }
         batch.comparesPuts = true
         let outcome = try await sink.apply(batch)
-        if outcome.changed != 1 {
-            failures.append("of compared puts those that differ count: \(outcome.changed)")
-        }
-        if try values("settled_at", "conform_counters", "WHERE id = 'p'") != before {
-            failures.append("a compared put that is no other is not written")
-        }
-        if try values("value", "conform_counters", "WHERE id = 'q'") != ["2"] {
-            failures.append("a compared put that differs is written")
-        }
+        failures.expect(
+            outcome.changed == 1, "of compared puts those that differ count: \(outcome.changed)")
+        failures.expect(
+            try values("settled_at", "conform_counters", "WHERE id = 'p'") == before,
+            "a compared put that is no other is not written")
+        failures.expect(
+            try values("value", "conform_counters", "WHERE id = 'q'") == ["2"],
+            "a compared put that differs is written")
         return failures
     }
 
@@ -193,5 +206,12 @@ public struct SinkConformance {
 
     func values(_ column: String, _ table: String, _ rest: String = "") throws -> [String] {
         try query("SELECT \(column) FROM \(table) \(rest)").map { $0[0] ?? "null" }
+    }
+}
+
+extension [String] {
+    /// Notes what does not hold.
+    mutating func expect(_ holds: Bool, _ sentence: String) {
+        if !holds { append(sentence) }
     }
 }

@@ -23,10 +23,21 @@ struct ConformanceTests {
         #expect(failures == [])
     }
 
-    @Test("PostgreSQL keeps the contract")
-    func postgres() async throws {
+    @Test("PostgreSQL keeps the contract, also in tables of one's own", arguments: [false, true])
+    func postgres(hasJSON: Bool) async throws {
         let folder = try TemporaryFolder()
         let server = try await PostgresServer(in: folder.url)
+        if hasJSON {
+            let sink = PostgresSink(
+                url: server.url, source: "other", mappings: SinkConformance.mappings,
+                createsTables: true)
+            _ = try await sink.open()
+            await sink.close()
+            for (table, column) in [("conform_hashes", "rest"), ("conform_events", "payload")] {
+                _ = try PostgresQuery(url: server.url).rows(
+                    "ALTER TABLE \(table) ALTER COLUMN \(column) TYPE json")
+            }
+        }
         let suite = SinkConformance(
             make: {
                 PostgresSink(
