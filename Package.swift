@@ -41,6 +41,7 @@ let package = Package(
             dependencies: [
                 "SluiceCore", "SluiceSQL",
                 .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "GRDBSQLite", package: "GRDB.swift"),
                 .product(name: "NIOPosix", package: nio),
             ],
         ),

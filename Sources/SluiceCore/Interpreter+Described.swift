@@ -17,7 +17,7 @@ extension Interpreter {
             if let table = become(description?.type, key, write, at: offset) {
                 makeOpaque(table, key, write, at: offset)
             } else {
-                makeOpaque(key, at: offset)
+                makeOpaque(key, at: offset, isPart: write == .changed)
             }
         }
     }

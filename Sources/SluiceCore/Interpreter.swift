@@ -155,15 +155,19 @@ struct Interpreter: ~Copyable {
     }
 
     /// Makes the rows of a key opaque in each table that maps it.
-    mutating func makeOpaque(_ key: borrowing Span<UInt8>, at offset: Int64) {
+    ///
+    /// - Parameter isPart: Whether a command changed a part of what the key was.
+    mutating func makeOpaque(
+        _ key: borrowing Span<UInt8>, at offset: Int64, isPart: Bool = false,
+    ) {
         for table in patterns.indices where maps(table, key) {
-            makeOpaque(table, key, nil, at: offset)
+            makeOpaque(table, key, nil, isPart: isPart, at: offset)
         }
     }
 
     mutating func makeOpaque(
         _ table: Int, _ key: borrowing Span<UInt8>, _ write: CommandDescription.Write?,
-        at offset: Int64,
+        isPart: Bool = false, at offset: Int64,
     ) {
         let slot = buffer.tables[table].key(key)
         let row = Int(buffer.tables[table].keys[slot].first)
@@ -177,7 +181,8 @@ struct Interpreter: ~Copyable {
                 return buffer.noteSkipped(table, slot, write)
             }
         }
-        buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
+        let isPart = (isPart || write == .changed) && mappings[table].canKeep
+        buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false, isLooked: isPart)
         buffer.noteType(table, slot, write)
     }
 
@@ -223,6 +228,7 @@ struct Interpreter: ~Copyable {
                 guard offset > state.readOffset || isMissing else {
                     // What was read is a later key's, and replaced what this one had.
                     buffer.sweepUnproven(table, slot)
+                    buffer.resolveTentative(table, slot, policy)
                     if isKept { buffer.vanish(table, slot) }
                     continue
                 }

@@ -22,6 +22,9 @@ package struct KeptPlan {
     package private(set) var resets: [Merge] = []
     /// What is to be done with the remembered rows.
     package private(set) var notes: [Note] = []
+    /// Keys of which only those rows go that came back after the others outlived an earlier key of the
+    /// name. A sink looks them up before it writes ``notes``.
+    package private(set) var returned: [ReturnedRows] = []
     /// Rows that were to go, and stay because they outlived their keys: so do their dead letters.
     package private(set) var staying: Set<RowIdentity> = []
     private let mapping: TableMapping
@@ -37,18 +40,12 @@ package struct KeptPlan {
             + changes.swept.identities + changes.sweptKeys.identities
     }
 
-    /// The keys of which a sink must look up one row that came back since they were gone, if any did.
-    package static func keysInQuestion(_ changes: TableChanges) -> [RowIdentity] {
-        changes.sweptKeys.identities
-    }
-
     /// Plans.
     ///
     /// - Parameters:
     ///   - changes: The batch's changes of the table.
     ///   - mapping: The table.
-    ///   - known: The remembered rows among ``questions(_:)``, their keys and the table, and one row of
-    ///     each of ``keysInQuestion(_:)`` that came back.
+    ///   - known: The remembered rows among ``questions(_:)``, their keys and the table.
     package init(
         _ changes: TableChanges, mapping: TableMapping, known: [RowIdentity: Kept],
     ) {
@@ -70,8 +67,25 @@ package struct KeptPlan {
             resolve(changes.merges[index])
         }
         leaveOutlived()
-        for row in self.changes.removes.identities + self.changes.marks.identities { end(row) }
+        for row in self.changes.removes.identities {
+            // Of a member that is there no more nothing need be known.
+            if mapping.isOneRowPerKey {
+                end(row)
+            } else if !row.member.isEmpty, known[row] != nil {
+                notes.append(.forget(row))
+            }
+        }
+        for row in self.changes.marks.identities { end(row) }
         noteKept { !$0.isWide(mapping) }
+    }
+
+    /// Those of some rows of ``returned`` keys, or of a wiped table, that go: what the batch puts stays.
+    package func leaving(_ rows: [RowIdentity]) -> RowSet {
+        var result = RowSet(key: mapping.primaryKey, values: [])
+        let staying = Set(changes.clearsExcept.identities)
+        // One of which the name does not fit is no row.
+        for row in rows where !staying.contains(row) { try? result.append(row, mapping) }
+        return result
     }
 
     /// How rows stand that outlived their keys, by what is remembered of them, their keys and the
@@ -192,15 +206,19 @@ package struct KeptPlan {
     private mutating func resolveSweptKeys() {
         let keys = changes.sweptKeys
         guard keys.count > 0 else { return }
-        let returned = known.returnedKeys
         for (index, key) in keys.identities.enumerated() {
             // What befell the key itself came after it was swept; what befell the table, before.
             let isFlushed = keptNow[key] == nil && keptNow[RowIdentity(key: [])] != nil
-            guard !isFlushed, !known.hasOutlived(key, returned: returned) else { continue }
-            switch policy(isUnknown: changes.sweptKeysIsUnknown[index]) {
-            case .keep: continue
-            case .delete: changes.clears.append(keys, index)
-            case .mark: changes.clearMarks.append(keys, index)
+            let policy = policy(isUnknown: changes.sweptKeysIsUnknown[index])
+            guard !isFlushed, policy != .keep else { continue }
+            guard !known.hasOutlived(key) else {
+                returned.append(ReturnedRows(key: key.key, marks: policy != .delete))
+                continue
+            }
+            if policy == .delete {
+                changes.clears.append(keys, index)
+            } else {
+                changes.clearMarks.append(keys, index)
             }
             notes.append(.forgetKey(key.key))
         }
@@ -280,26 +298,14 @@ package struct KeptPlan {
     }
 }
 
-/// The dead letters that end with a batch.
-package struct RevivedLetters {
-    /// Those of which the rows are written or gone.
-    package private(set) var ended: [DeadLetter]
-    /// Those of rows that were to go and stay. They end only if they say that the key was of another
-    /// type, which it is no more.
-    package private(set) var staying: [DeadLetter] = []
-
-    /// Begins with those that a batch would end.
-    package init(_ letters: [DeadLetter] = []) { ended = letters }
-
-    /// Takes in what a plan lets stay.
-    package mutating func add(_ plan: KeptPlan, _ mapping: TableMapping) {
-        guard !plan.staying.isEmpty else { return }
-        let isStaying = { (letter: DeadLetter) in
-            letter.table == mapping.name && plan.staying.contains(letter.identity)
-        }
-        staying += ended.filter(isStaying)
-        ended.removeAll(where: isStaying)
-    }
+/// The rows of a key that came back after the others outlived an earlier key of the name.
+package struct ReturnedRows: Hashable, Sendable {
+    /// The key.
+    package let key: Bytes
+    /// Whether they are marked as removed, rather than deleted.
+    package let marks: Bool
+    /// How such rows are remembered.
+    package static let states: [Kept] = [.back, .ended]
 }
 
 extension KeptRow {
@@ -310,16 +316,11 @@ extension KeptRow {
 }
 
 extension [RowIdentity: Kept] {
-    /// The keys of which a row came back since they were gone.
-    fileprivate var returnedKeys: Set<Bytes> {
-        Set(filter { $1 == .ended || $1 == .back }.map(\.key.key))
-    }
-
-    /// Whether the rows of a key outlived it. A row that came back says that the key did.
-    fileprivate func hasOutlived(_ key: RowIdentity, returned: Set<Bytes>) -> Bool {
+    /// Whether rows of a key outlived it, but for those that came back.
+    fileprivate func hasOutlived(_ key: RowIdentity) -> Bool {
         switch self[key] ?? self[RowIdentity(key: [])] {
         case nil, .ended: false
-        case .gone, .doubtful, .back: !returned.contains(key.key)
+        case .gone, .doubtful, .back: true
         }
     }
 }
@@ -333,10 +334,9 @@ extension TableChanges {
         let rows = Set(swept.identities)
         let keys = Set(sweptKeys.identities)
         guard !rows.isEmpty || !keys.isEmpty else { return }
-        let returned = known.returnedKeys
         for index in kept.indices where kept[index].state == .ended {
             let identity = kept[index].identity
-            if keys.contains(identity), known.hasOutlived(identity, returned: returned) {
+            if keys.contains(identity), known.hasOutlived(identity) {
                 kept[index] = KeptRow(
                     identity: identity, state: known[identity] ?? .gone)
             } else if rows.contains(identity) {

@@ -17,7 +17,9 @@ extension PipelineMachine {
         isRetrying = false
         guard let outcome else { return }
         counters.revived += outcome.written.count
-        for letter in outcome.written { interpreter.revive(letter) }
+        for letter in outcome.written {
+            interpreter.revive(letter, isBaselineRunning: baseline.isRunning)
+        }
         for letter in outcome.unread {
             // A letter of all a key's members, or of what was too large to be named.
             let isOfKey =

@@ -101,12 +101,19 @@ extension PipelineMachine {
         to.sequence += 1
         to.position = gap ?? processed
         if gap != nil { interpreter.buffer.abandonScans() }
+        // What the stream would decide is not to come: a baseline or the next start reads it anew.
+        if gap != nil || isDraining {
+            interpreter.buffer.takeBackClears(beyond: processed.offset)
+        }
         if isStopped { stop?.isCut = true }
-        let rows = interpreter.buffer.cut(at: processed.offset)
+        let rows = interpreter.buffer.cut(at: processed.offset, waits: !isRoomWanted)
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
         let isOfBaseline = baseline.isRunning
-        if gap == nil, baseline.ends(at: processed.offset) { baseline.phase = .done }
+        if gap == nil, baseline.ends(at: processed.offset) {
+            baseline.phase = .done
+            interpreter.buffer.noteUnseenLetters()
+        }
         let sweepsDoubtful = sweepsDoubtful
         closeReconciliation()
         if let gap { begin(at: gap) }

@@ -210,8 +210,9 @@ extension Interpreter {
     }
 
     /// Forgets that a row was set aside: the database has what was kept of it.
-    mutating func revive(_ letter: DeadLetter) {
+    mutating func revive(_ letter: DeadLetter, isBaselineRunning: Bool) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
+        if isBaselineRunning { buffer.noteUnseenLetter(table, row) }
         buffer.tables[table].rows[row].flags.remove(.setAside)
     }
 

@@ -143,6 +143,9 @@ struct Key {
         /// With ``cleared``: by what was read, where no command said of what type the key was. It may have
         /// gone, and come back by members alone, before it was read.
         static let unproven = Flags(rawValue: 131072)
+        /// With ``cleared`` and ``swept``: by what was read, and the stream has not come to the place of
+        /// the read. It may still say that the key went before that and its rows stay.
+        static let tentative = Flags(rawValue: 262144)
     }
 
     var bytes: Bytes = []

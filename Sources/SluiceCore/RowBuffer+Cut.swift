@@ -11,14 +11,17 @@ extension RowBuffer {
     ///
     /// Rows that are still opaque stay, and are named as loose; so are rows whose value was read at
     /// a later offset than the cut's.
-    mutating func cut(at offset: Int64) -> CutRows {
+    ///
+    /// - Parameter waits: Whether rows that a read did not find may stay for the next cut, if what the
+    ///   stream says up to there decides over them; else there is no room for that.
+    mutating func cut(at offset: Int64, waits: Bool) -> CutRows {
         var result = CutRows()
         for table in tables.indices where tables[table].hasDirty {
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for row in tables[table].takeDirtyRows() {
                 take(Int(row), of: table, offset: offset, into: &builder)
             }
-            takeClears(of: table, offset: offset, into: &builder)
+            takeClears(of: table, offset: offset, waits: waits, into: &builder)
             takeAppended(of: table, into: &builder)
             takeTable(table, into: &builder)
             builder.finish(into: &result)
@@ -130,8 +133,9 @@ extension RowBuffer {
     }
 
     private mutating func takeClears(
-        of table: Int, offset: Int64, into cut: inout TableCut,
+        of table: Int, offset: Int64, waits: Bool, into cut: inout TableCut,
     ) {
+        var later: [Int] = []
         for index in tables[table].dirtyKeys.indices {
             let key = Int(tables[table].dirtyKeys[index])
             tables[table].keys[key].flags.remove(.queued)
@@ -139,12 +143,18 @@ extension RowBuffer {
                 cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
             }
             guard tables[table].keys[key].flags.contains(.cleared) else { continue }
+            if waits, putsOffClear(table, key, cut: offset) {
+                later.append(key)
+                continue
+            }
             // Whether it went before it was read, the stream has not said yet.
             if tables[table].keys[key].readOffset > offset { sweepUnproven(table, key) }
             cut.clear(key, of: tables[table])
-            tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .unproven])
+            tables[table].keys[key].flags
+                .subtract([.cleared, .marking, .swept, .unproven, .tentative])
         }
         tables[table].dirtyKeys.removeAll(keepingCapacity: true)
+        for key in later { touchKey(table, key) }
     }
 
     private mutating func takeAppended(of table: Int, into cut: inout TableCut) {
@@ -172,7 +182,7 @@ extension RowBuffer {
                 )
             }
             for key in buffer.keys where !key.flags.contains(.free) {
-                let isOpen = !key.flags.isDisjoint(with: [.opaque, .missing])
+                let isOpen = !key.flags.isDisjoint(with: [.opaque, .missing, .tentative])
                 guard isOpen || key.readUntil > offset else { continue }
                 loose.append(
                     LooseRow(
@@ -309,7 +319,9 @@ extension RowBuffer {
                 tables[item.table].keys[item.key].readOffset = .min
                 tables[item.table].keys[item.key].readUntil = .min
                 let flags = tables[item.table].keys[item.key].flags
-                makeKeyOpaque(item.table, item.key, isBaseline: flags.contains(.baseline))
+                makeKeyOpaque(
+                    item.table, item.key, isBaseline: flags.contains(.baseline),
+                    isLooked: flags.contains(.looked))
                 tables[item.table].keys[item.key].flags
                     .formUnion(flags.intersection(Key.Flags.ofRead))
             }

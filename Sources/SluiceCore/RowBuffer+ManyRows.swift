@@ -16,17 +16,19 @@ extension RowBuffer {
     /// - Parameters:
     ///   - policy: What becomes of the rows.
     ///   - sparesLetters: Whether rows with a letter stay as they are until the read.
+    ///   - sparesGone: Whether those stay that outlived an earlier key since the last cut.
     mutating func dropRows(
         _ table: Int, _ key: Int, at offset: Int64, _ policy: RemovalPolicy,
-        sparesLetters: Bool = false,
+        sparesLetters: Bool = false, sparesGone: Bool = false,
     ) {
         forEachRow(table, key) { buffer, row in
             let shape = buffer.tables[table].rows[row].shape
-            if sparesLetters, buffer.spareLetter(table, row) { return }
+            if sparesGone, buffer.tables[table].rows[row].flags.contains(.gone) { return }
             guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
                 // It was written already or will be, and the clear must not take it.
                 return buffer.rewrite(table, row)
             }
+            if sparesLetters, buffer.spareLetter(table, row) { return }
             if shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
             buffer.leaveOpaque(table, row)
             buffer.tables[table].rows[row].shape = .absent

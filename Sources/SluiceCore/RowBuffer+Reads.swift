@@ -179,7 +179,7 @@ extension RowBuffer {
             if isScanning {
                 // It was of this type, and what no page has said stays for now.
                 tables[table].keys[key].flags.insert(.own)
-                tables[table].keys[key].flags.subtract([.cleared, .marking])
+                tables[table].keys[key].flags.subtract([.cleared, .marking, .tentative])
             }
             // Whether a change of it is still to be read, its removal will ask.
             tables[table].keys[key].flags.formUnion(isBaseline ? [.missing, .baseline] : .missing)
@@ -200,13 +200,15 @@ extension RowBuffer {
         putMembers(members, table, key, at: offset)
         forEachRow(table, key) { buffer, row in
             let isSeen = buffer.tables[table].rows[row].readOffset == offset
-            let shape = buffer.tables[table].rows[row].shape
-            guard !isSeen, shape != .absent, buffer.tables[table].rows[row].misfit == nil else {
-                return
-            }
+            let (shape, flags) = (
+                buffer.tables[table].rows[row].shape, buffer.tables[table].rows[row].flags
+            )
+            guard !isSeen, shape != .absent, !flags.contains(.gone),
+                buffer.tables[table].rows[row].misfit == nil
+            else { return }
             // A baseline only reports what it does not find; what the stream put may go.
             if isBaseline, shape == .untouched { return }
-            buffer.remove(table, row, .deleted)
+            buffer.removeUnseen(table, row, of: before)
         }
     }
 

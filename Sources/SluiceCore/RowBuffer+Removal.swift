@@ -174,6 +174,7 @@ extension RowBuffer {
         case .keep, nil:
             // Members that were not seen yet stay too.
             if isScanning { tables[table].keys[key].flags.subtract([.cleared, .marking]) }
+            tables[table].keys[key].flags.remove(.tentative)
             let kept = noteKept(table, key, cause)
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
@@ -195,7 +196,8 @@ extension RowBuffer {
                 tables[table].keys[key].flags.insert(.marking)
             }
             let isForgotten = tables[table].forgotten.remove(Int32(key)) != nil
-            if isPut {
+            tables[table].keys[key].flags.remove(.tentative)
+            if isPut || !tables[table].isShared {
                 tables[table].keys[key].flags.remove(.swept)
             } else if cause == .deleted {
                 sweepCleared(table, key, before: before)
@@ -207,7 +209,7 @@ extension RowBuffer {
 
     /// Notes that the rows of a key stay although it is gone.
     @discardableResult
-    private mutating func noteKept(_ table: Int, _ key: Int, _ cause: RemovalCause?) -> Kept {
+    mutating func noteKept(_ table: Int, _ key: Int, _ cause: RemovalCause?) -> Kept {
         let isDoubtful = cause == nil || cause == .unknown
         let kept: Kept = isDoubtful || !isExact ? .doubtful : .gone
         if isDoubtful { doubtful += 1 }
@@ -255,8 +257,11 @@ extension RowBuffer {
             if isOlder {
                 leaveOpaque(table, key: key)
                 tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
+                tables[table].keys[key].flags.remove(.tentative)
             }
             if !isOlder { sweepUnproven(table, key) }
+            let isTentative = !isOlder && state.flags.contains(.tentative)
+            if isTentative { takeBackClear(table, key) }
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
             if tables[table].mapping.type == .stream {
@@ -264,7 +269,9 @@ extension RowBuffer {
                 continue
             }
             // What went before the flush is not what it leaves.
-            if state.flags.contains(.swept) { tables[table].keptKeys[Int32(key)] = .ended }
+            if state.flags.contains(.swept), !isTentative {
+                tables[table].keptKeys[Int32(key)] = .ended
+            }
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
                 let isRowOlder = offset > state.readOffset || state.shape == .missing
@@ -302,7 +309,7 @@ extension RowBuffer {
     }
 
     // A row that was read after all of its key or table went is of a key that came back.
-    private mutating func sparedNewer(_ table: Int, _ row: Int) {
+    mutating func sparedNewer(_ table: Int, _ row: Int) {
         if tables[table].rows[row].flags.contains(.spared) { return breakSpared(table, row) }
         let shape = tables[table].rows[row].shape
         guard shape == .value || shape == .untouched || shape == .merge,
@@ -339,62 +346,5 @@ extension RowBuffer {
         case .untouched, .merge, .update: makeOpaque(table, row, isOwn: false)
         case .absent, .opaque, .missing: break
         }
-    }
-
-    /// Rows and keys that were found missing went by a change that emptied them, once the stream is
-    /// past the place where a removal of theirs would stand.
-    mutating func resolveMissing(processed: Int64) {
-        guard !missing.isEmpty, processed >= missingUntil else { return }
-        let items = missing
-        missing = []
-        for item in items {
-            resolveMissing(item)
-            tables[item.table].keys[item.key].flags.remove(.others)
-        }
-    }
-
-    mutating func resolveMissing(_ item: Opaque) {
-        if let row = item.row {
-            guard tables[item.table].rows[row].shape == .missing,
-                Int(tables[item.table].rows[row].key) == item.key
-            else { return }
-            let flags = tables[item.table].rows[row].flags
-            let mapping = tables[item.table].mapping
-            // An HDEL empties a hash, whether the application sent it or the last field's deadline.
-            let mayHide =
-                mapping.type == .hash && mapping.needsCause && mayFieldsExpire
-                && !flags.contains(.others)
-            // What was to be read at a restart may have been emptied.
-            if flags.contains(.swept), !mayHide || !flags.contains(.untyped) {
-                return sweepOut(item.table, row)
-            }
-            if isReplacedUnseen(item.table, row) { return leaveUnseen(item.table, row) }
-            remove(item.table, row, mayHide ? nil : .deleted)
-        } else if tables[item.table].keys[item.key].flags.contains(.missing) {
-            let before = tables[item.table].keys[item.key].flags
-            if isReplacedUnseen(item.table, key: item.key) {
-                leaveOpaque(item.table, key: item.key)
-                return tables[item.table].keys[item.key].flags.subtract(Key.Flags.ofRead)
-            }
-            let offset = tables[item.table].keys[item.key].readOffset
-            clear(item.table, item.key, at: offset, .deleted)
-            if !before.isDisjoint(with: [.looked, .baseline]) {
-                sweepLooked(item.table, item.key, before: before)
-            }
-        }
-    }
-
-    /// Whether a change of a member at an offset concerns the key. If the key was found missing
-    /// before that and no removal came, a change had emptied it.
-    @inline(__always)
-    mutating func begin(_ table: Int, key: Int, at offset: Int64) -> Bool {
-        guard isCurrent(table, key: key, at: offset) else {
-            noteSkipped(table, key)
-            return false
-        }
-        if tables[table].keys[key].flags.contains(.missing) {
-            resolveMissing(Opaque(table: table, key: key, row: nil))
-        }
-        return true
     }
 }

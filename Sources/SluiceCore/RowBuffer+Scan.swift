@@ -37,7 +37,9 @@ extension RowBuffer {
         if isExact { clearBeforePut(table, key, before) }
         // What the key has now is what the pages will say, and the stream after this one.
         forEachRow(table, key) { buffer, row in
-            guard buffer.tables[table].rows[row].readOffset < offset else { return }
+            guard buffer.tables[table].rows[row].readOffset < offset,
+                !buffer.tables[table].rows[row].flags.contains(.gone)
+            else { return }
             buffer.leaveOpaque(table, row)
             buffer.tables[table].fill(row, with: .unchanged)
             buffer.tables[table].rows[row].shape = .untouched
@@ -75,7 +77,7 @@ extension RowBuffer {
         tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
         tables[table].keys[key].flags.subtract([.swept, .unproven])
         if read.contains(.looked) {
-            sweepLooked(table, key, before: before)
+            clearTentatively(table, key, before: before)
         } else if tables[table].isShared, !read.contains(.own), !before.contains(.cleared) {
             tables[table].keys[key].flags.insert(.unproven)
         }
@@ -106,7 +108,7 @@ extension RowBuffer {
             guard state.flags.contains(.setAside), state.shape == .untouched,
                 state.misfit == nil, state.readOffset < start
             else { return }
-            buffer.remove(table, row, .deleted)
+            buffer.removeUnseen(table, row, of: buffer.tables[table].keys[key].flags)
         }
     }
 
@@ -125,7 +127,7 @@ extension RowBuffer {
         // Rows go with the first page of the new reading, not before any of them is known again.
         let keeps = tables[table].mapping.removal.onDelete == .keep
         if isExact, !keeps, !tables[table].keys[key].flags.contains(.baseline) {
-            tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven])
+            tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven, .tentative])
         }
         queueRead(table, key: key)
     }
@@ -137,7 +139,7 @@ extension RowBuffer {
         for table in tables.indices {
             for key in tables[table].keys.indices
             where tables[table].keys[key].flags.contains(.scanning) {
-                tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven])
+                tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven, .tentative])
             }
         }
     }

@@ -26,6 +26,24 @@ extension RowBuffer {
         return true
     }
 
+    /// Notes which tables have dead letters of rows that a baseline which ends did not find: tried again,
+    /// these are rows without a key.
+    mutating func noteUnseenLetters() {
+        for table in tables.indices {
+            for row in tables[table].rows.indices { noteUnseenLetter(table, row) }
+        }
+    }
+
+    /// See ``noteUnseenLetters()``: of one row, whose letter is tried before a baseline ends.
+    mutating func noteUnseenLetter(_ table: Int, _ row: Int) {
+        let state = tables[table].rows[row]
+        let mapping = tables[table].mapping
+        guard mapping.type != .stream, state.flags.contains(.setAside), state.readOffset == .min,
+            state.shape == .untouched, mapping.isOneRowPerKey || !state.member.isEmpty
+        else { return }
+        incomplete.insert(table)
+    }
+
     /// Has a row go that was looked for in vain.
     mutating func sweepOut(_ table: Int, _ row: Int) {
         leaveOpaque(table, row)

@@ -273,8 +273,8 @@ struct RowBuffer: ~Copyable {
     ///   - offset: Where it was changed: rows that were read later are known, and stay.
     ///   - isBaseline: Whether nothing has changed the key, so that rows which the read does not
     ///     find are only reported.
-    ///   - isLooked: Whether nothing may have changed it, so that rows which outlived an earlier key
-    ///     stay.
+    ///   - isLooked: Whether nothing may have changed it, or only some of its members, so that rows
+    ///     which outlived an earlier key stay.
     mutating func makeKeyOpaque(
         _ table: Int, _ key: Int, at offset: Int64 = .max, isBaseline: Bool, isLooked: Bool = false,
     ) {
@@ -289,15 +289,18 @@ struct RowBuffer: ~Copyable {
         }
         if !isBaseline {
             if mapping.type != .stream {
-                noteForgotten(table, key)
+                if !isLooked { noteForgotten(table, key) }
+                takeBackClear(table, key)
                 if tables[table].isShared, isPut(table, key, before: offset) {
                     tables[table].keys[key].flags.insert(.own)
                 }
                 let onDelete = mapping.removal.onDelete
                 let spares = tables[table].isShared || isLooked || onDelete == .keep
-                dropRows(table, key, at: offset, onDelete, sparesLetters: spares)
+                dropRows(
+                    table, key, at: offset, onDelete, sparesLetters: spares,
+                    sparesGone: isLooked)
             }
-            tables[table].keys[key].flags.subtract([.baseline, .looked])
+            tables[table].keys[key].flags.subtract(isLooked ? .baseline : [.baseline, .looked])
             restartScan(table, key)
         }
         guard !tables[table].keys[key].flags.contains(.opaque) else { return }

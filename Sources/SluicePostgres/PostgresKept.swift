@@ -10,8 +10,6 @@ struct PostgresKept {
         var known: [RowIdentity: Kept] = [:]
         if mapping.canKeep, try hasAny(mapping) {
             known = try look(up: KeptPlan.questions(changes), mapping)
-            let returned = try lookUpReturned(of: KeptPlan.keysInQuestion(changes), mapping)
-            known.merge(returned) { $1 }
         }
         return KeptPlan(changes, mapping: mapping, known: known)
     }
@@ -35,21 +33,31 @@ struct PostgresKept {
             """, names, mapping)
     }
 
-    // One of each key is enough.
-    private func lookUpReturned(
-        of keys: [RowIdentity], _ mapping: TableMapping,
-    ) throws(SinkError) -> [RowIdentity: Kept] {
-        guard !keys.isEmpty else { return [:] }
-        return try select(
+    /// A page of a key's rows that came back after the others outlived it.
+    ///
+    /// - Parameter after: The hash that the page before ended with, or nil for the first.
+    func returned(
+        of key: Bytes, after: Bytes?, limit: Int, _ mapping: TableMapping,
+    ) throws(SinkError) -> (rows: [RowIdentity], last: Bytes?) {
+        var names = ColumnVector(.bytes)
+        for name in [key, after ?? []] { names.append(blob: name) }
+        let states = ReturnedRows.states.map { "\($0.rawValue)" }.joined(separator: ", ")
+        let found = try connection.run(
             """
-            (key_hash, member_hash) IN (
-                SELECT sha256(k), r.member_hash
-                FROM unnest($3::bytea[]) AS n(k) CROSS JOIN LATERAL (
-                    SELECT member_hash FROM sluice_kept
-                    WHERE source = $1 AND table_name = $2 AND key_hash = sha256(k) AND member <> ''
-                        AND state IN (\(Kept.back.rawValue), \(Kept.ended.rawValue)) LIMIT 1
-                ) AS r)
-            """, [Self.arrays(keys)[0]], mapping)
+            SELECT encode(member, 'hex'), encode(member_hash, 'hex') FROM sluice_kept
+            WHERE source = $1 AND table_name = $2 AND key_hash = sha256(($3::bytea[])[1])
+                AND member_hash > ($3::bytea[])[2] AND member <> '' AND state IN (\(states))
+            ORDER BY member_hash LIMIT \(limit)
+            """,
+            [
+                .text(source), .text(mapping.name),
+                .binary(PostgresArray.encode(names, 0..<names.count)),
+            ]
+        ).rows
+        return (
+            found.map { RowIdentity(key: key, member: Hex.bytes($0[0] ?? "")) },
+            found.last.map { Hex.bytes($0[1] ?? "") }
+        )
     }
 
     private func select(
@@ -95,6 +103,11 @@ struct PostgresKept {
             }
         }
         try flush()
+    }
+
+    /// Forgets rows.
+    func forget(_ rows: [RowIdentity], _ mapping: TableMapping) throws(SinkError) {
+        try forget(keys: [], rows, mapping)
     }
 
     private func forget(

@@ -20,8 +20,14 @@ final class PostgresSession {
         try connection.run("SET synchronous_commit = on")
         try connection.run("SET client_min_messages = warning")
         try connection.limitStatements(statementLimit)
-        let milliseconds = PostgresLease.milliseconds(lease)
+        // A large statement over a slow link is an idle transaction until all of it is there.
+        let milliseconds = PostgresLease.milliseconds(max(lease, .seconds(60)))
         try connection.run("SET idle_in_transaction_session_timeout = \(milliseconds)")
+        // PostgreSQL 17 limits transactions too, where somebody has set that.
+        try connection.run(
+            """
+            SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'
+            """)
         try PostgresLease(connection: connection, source: source, lease: lease).take(epoch: epoch)
     }
 
@@ -305,48 +311,19 @@ final class PostgresSession {
         return KeptPlan.outlived(rows, mappings[table], known: known)
     }
 
-    private static func parameters(
-        of key: Bytes, _ mapping: TableMapping,
-    ) -> [PostgresConnection.Parameter] {
-        let ranges = mapping.keys.split(key.span) ?? []
-        return zip(ranges, mapping.keys.columns).map { parameter(Array(key[$0]), $1) }
-    }
-
-    private static func parameter(
-        _ part: Bytes, _ column: Column,
-    ) -> PostgresConnection.Parameter {
-        column.type == .bytes ? .binary(part) : .text(String(decoding: part, as: UTF8.self))
-    }
-
     func lastEntries(table: Int, keys: [Bytes]) throws(SinkError) -> [Bytes?] {
         let mapping = mappings[table]
         let sql = TableStatements(mapping, .postgres).lastEntry
         var last: [Bytes?] = []
         for key in keys {
-            let rows = try connection.run(sql, Self.parameters(of: key, mapping)).rows
+            let rows = try connection.run(sql, PostgresPage.parameters(of: key, mapping)).rows
             last.append((rows.first?.first ?? nil).map { Array($0.utf8) })
         }
         return last
     }
 
     func page(table: Int, after: RowIdentity?, limit: Int) throws(SinkError) -> [RowIdentity] {
-        let mapping = mappings[table]
-        let sql = TableStatements(mapping, .postgres).page(isFirst: after == nil, limit: limit)
-        var parameters: [PostgresConnection.Parameter] = []
-        if let after {
-            parameters = Self.parameters(of: after.key, mapping)
-            if let member = mapping.member {
-                parameters.append(Self.parameter(after.member, member))
-            }
-        }
-        return try connection.run(sql, parameters).rows.map { row in
-            var parts = zip(row, mapping.primaryKey).map { text, column -> Bytes in
-                guard let text else { return [] }
-                return column.type == .bytes ? Hex.bytes(text.dropFirst(2)) : Array(text.utf8)
-            }
-            let member = mapping.member == nil ? [] : parts.removeLast()
-            return RowIdentity(key: mapping.keys.key(from: parts), member: member)
-        }
+        try PostgresPage.read(connection, mappings[table], after: after, limit: limit)
     }
 }
 

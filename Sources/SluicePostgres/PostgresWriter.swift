@@ -30,7 +30,7 @@ struct PostgresWriter {
     /// Upserts in the file's order, removals in reverse, so that foreign keys to earlier tables hold.
     mutating func apply(_ batch: Batch) throws(SinkError) {
         revived = RevivedLetters(batch.revived)
-        var tables: [TableChanges] = []
+        var plans: [(table: Int, plan: KeptPlan)] = []
         for taken in batch.tables {
             let mapping = mappings[taken.table]
             let statements = TableStatements(mapping, .postgres)
@@ -42,7 +42,7 @@ struct PostgresWriter {
                 try run(statements.merge(merge), merge.rows, target, time: time)
             }
             let changes = plan.changes
-            tables.append(changes)
+            plans.append((taken.table, plan))
             let put = WriteTarget(changes, mapping, .put)
             let changed = try run(
                 statements.put(ifDifferent: batch.comparesPuts), changes.puts, put, time: time)
@@ -52,38 +52,92 @@ struct PostgresWriter {
                 try run(statements.merge(merge), merge.rows, target, time: time)
             }
             try append(changes, statements)
-            try kept.write(plan.notes, mapping)
         }
-        for changes in tables.reversed() {
-            let statements = TableStatements(mappings[changes.table], .postgres)
-            let target = WriteTarget(changes, mappings[changes.table], .remove)
+        for (table, plan) in plans.reversed() {
+            let mapping = mappings[table]
+            let changes = plan.changes
+            let statements = TableStatements(mapping, .postgres)
             let except = changes.clearsExcept.count > 0 ? changes.clearsExcept.key : []
-            try wipe(changes, statements, except)
+            try wipe(plan, statements, except)
             for (rows, marks) in [(changes.clears, false), (changes.clearMarks, true)]
             where rows.count > 0 {
                 let sql = statements.clear(marks: marks, keepsSome: !except.isEmpty)
-                let clear = WriteTarget(changes, mappings[changes.table], .clear)
+                let clear = WriteTarget(changes, mapping, .clear)
                 try run(sql, rows, clear, more: except, time: marks)
             }
-            try run(statements.remove, changes.removes, target, time: false)
-            if changes.marks.count > 0 {
-                let mark = WriteTarget(changes, mappings[changes.table], .mark)
-                try run(statements.markRows, changes.marks, mark, time: true)
-            }
+            try clearReturned(plan, mapping, statements)
+            try remove(changes.removes, of: changes, statements, marks: false)
+            try remove(changes.marks, of: changes, statements, marks: true)
+            try kept.write(plan.notes, mapping)
         }
     }
 
-    private func wipe(
-        _ changes: TableChanges, _ statements: TableStatements, _ except: [ColumnVector],
+    private mutating func remove(
+        _ rows: RowSet, of changes: TableChanges, _ statements: TableStatements, marks: Bool,
     ) throws(SinkError) {
-        guard let wipe = changes.wipe else { return }
+        guard rows.count > 0 else { return }
+        let target = WriteTarget(changes, mappings[changes.table], marks ? .mark : .remove)
+        try run(marks ? statements.markRows : statements.remove, rows, target, time: marks)
+    }
+
+    /// Has those rows of keys go that came back after the others outlived an earlier key, a page at a
+    /// time.
+    private mutating func clearReturned(
+        _ plan: KeptPlan, _ mapping: TableMapping, _ statements: TableStatements,
+    ) throws(SinkError) {
+        for returned in plan.returned {
+            var last: Bytes?
+            repeat {
+                let page = try kept.returned(
+                    of: returned.key, after: last, limit: Self.rowsMax, mapping)
+                let rows = plan.leaving(page.rows)
+                try remove(rows, of: plan.changes, statements, marks: returned.marks)
+                if !returned.marks { try kept.forget(rows.identities, mapping) }
+                last = page.last
+            } while last != nil
+        }
+    }
+
+    private mutating func wipe(
+        _ plan: KeptPlan, _ statements: TableStatements, _ except: [ColumnVector],
+    ) throws(SinkError) {
+        guard let wipe = plan.changes.wipe else { return }
         let marks = wipe != .delete
         var parameters = except.map {
             PostgresConnection.Parameter.binary(PostgresArray.encode($0, 0..<$0.count))
         }
         if marks { parameters.append(.text("now")) }
         let sql = statements.wipe(marks: marks, keepsSome: !except.isEmpty)
-        try connection.run(sql, parameters)
+        try connection.run("SAVEPOINT rows")
+        do throws(SinkError) {
+            try connection.run(sql, parameters)
+        } catch {
+            guard PostgresCodes.isRefusal(error) else { throw error }
+            try connection.run("ROLLBACK TO SAVEPOINT rows")
+            try connection.run("RELEASE SAVEPOINT rows")
+            return try wipeEach(plan, statements, marks: marks)
+        }
+        try connection.run("RELEASE SAVEPOINT rows")
+    }
+
+    /// Has all rows of a table go that refuses some, a page at a time.
+    private mutating func wipeEach(
+        _ plan: KeptPlan, _ statements: TableStatements, marks: Bool,
+    ) throws(SinkError) {
+        let changes = plan.changes
+        let mapping = mappings[changes.table]
+        let count = try connection.run(statements.count).rows.first?.first ?? nil
+        let target = WriteTarget(
+            changes, mapping, marks: marks, rowCount: count.flatMap { Int($0) } ?? 0)
+        var last: RowIdentity?
+        repeat {
+            let page = try PostgresPage.read(
+                connection, mapping, after: last, limit: Self.rowsMax)
+            try run(
+                marks ? statements.markRows : statements.remove, plan.leaving(page), target,
+                time: marks)
+            last = page.last
+        } while last != nil
     }
 
     /// Writes rows that were set aside.

@@ -17,6 +17,15 @@ public struct WriteTarget: Sendable {
         self.init(changes, mapping, operation, columns: mapping.values, adds: [])
     }
 
+    /// A removal of each row of a table.
+    ///
+    /// - Parameter rowCount: How many the table has.
+    public init(_ changes: TableChanges, _ mapping: TableMapping, marks: Bool, rowCount: Int) {
+        self.init(
+            changes, mapping, marks ? .mark : .remove, columns: mapping.values, adds: [],
+            rowCount: rowCount)
+    }
+
     /// A statement that changes some columns.
     public init(_ changes: TableChanges, _ mapping: TableMapping, _ merge: Merge) {
         self.init(
@@ -26,14 +35,14 @@ public struct WriteTarget: Sendable {
 
     private init(
         _ changes: TableChanges, _ mapping: TableMapping, _ operation: DeadLetter.Operation,
-        columns: [Column], adds: [Bool],
+        columns: [Column], adds: [Bool], rowCount: Int? = nil,
     ) {
         table = changes.table
         self.mapping = mapping
         self.operation = operation
         self.columns = columns
         self.adds = adds
-        rowCount = changes.count
+        self.rowCount = rowCount ?? changes.count
     }
 }
 

@@ -282,6 +282,9 @@ public struct TableStatements: Sendable {
 
     // MARK: Reading and making
 
+    /// How many rows there are.
+    public var count: String { "SELECT count(*) FROM \(table)" }
+
     /// A page of primary keys; the last row of the page before is the parameter if there is one.
     public func page(isFirst: Bool, limit: Int) -> String {
         let names = mapping.primaryKey.map { Dialect.quote($0.name) }.joined(separator: ", ")

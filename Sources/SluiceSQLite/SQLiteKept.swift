@@ -12,9 +12,6 @@ struct SQLiteKept {
         var known: [RowIdentity: Kept] = [:]
         if mapping.canKeep, try hasAny(mapping) {
             known = try look(up: KeptPlan.questions(changes), mapping)
-            for key in KeptPlan.keysInQuestion(changes) {
-                try lookUpReturned(of: key.key, mapping, into: &known)
-            }
         }
         return KeptPlan(changes, mapping: mapping, known: known)
     }
@@ -26,23 +23,25 @@ struct SQLiteKept {
             arguments: [source, mapping.name]) != nil
     }
 
-    // One is enough.
-    private func lookUpReturned(
-        of key: Bytes, _ mapping: TableMapping, into known: inout [RowIdentity: Kept],
-    ) throws {
+    /// A page of a key's rows that came back after the others outlived it.
+    ///
+    /// - Parameter after: The member that the page before ended with, or an empty one for the first.
+    func returned(
+        of key: Bytes, after: Bytes, limit: Int, _ mapping: TableMapping,
+    ) throws -> [RowIdentity] {
         let statement = try database.cachedStatement(
             sql: """
-                SELECT member, state FROM sluice_kept
-                WHERE source = ? AND table_name = ? AND key = ? AND member <> x'' AND state IN (?, ?)
-                LIMIT 1
+                SELECT member FROM sluice_kept
+                WHERE source = ? AND table_name = ? AND key = ? AND member > ? AND state IN (?, ?)
+                ORDER BY member LIMIT ?
                 """)
-        let states = [Kept.back, .ended].map { Int($0.rawValue) }
-        let arguments: StatementArguments = [
-            source, mapping.name, Data(key), states[0], states[1],
-        ]
-        for row in try Row.fetchAll(statement, arguments: arguments) {
-            known[Self.identity(row, of: key)] = Self.state(row)
-        }
+        let states = ReturnedRows.states.map { Int($0.rawValue) }
+        return try Row.fetchAll(
+            statement,
+            arguments: [
+                source, mapping.name, Data(key), Data(after), states[0], states[1], limit,
+            ]
+        ).map { Self.identity($0, of: key) }
     }
 
     /// Those of some rows, their keys and the table that are remembered.

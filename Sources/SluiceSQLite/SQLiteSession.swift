@@ -179,7 +179,7 @@ final class SQLiteSession: Sendable {
                 let restored = RestoredLetters(mine, mapping: mapping)
                 var writer = SQLiteWriter(
                     database: database, source: source, mappings: mappings, now: now,
-                    refusals: Refusals(acceptsAll: true))
+                    isStrict: true, refusals: Refusals(acceptsAll: true))
                 try writer.retry(restored, table: table)
                 outcome.add(mine, restored, refused: writer.refusals.letters)
             }
@@ -214,6 +214,25 @@ final class SQLiteSession: Sendable {
     // MARK: Batches
 
     func apply(_ batch: Batch) throws(SinkError) -> BatchOutcome {
+        if let outcome = try apply(batch, isStrict: false) { return outcome }
+        guard let outcome = try apply(batch, isStrict: true) else {
+            throw Self.sinkError(SQLiteCodes.deferred)
+        }
+        return outcome
+    }
+
+    /// Applies a batch, or nothing of it when a deferred foreign key would refuse the commit: then the
+    /// result is nil.
+    private func apply(_ batch: Batch, isStrict: Bool) throws(SinkError) -> BatchOutcome? {
+        do {
+            return try write(batch, isStrict: isStrict)
+        } catch {
+            guard !isStrict, error.code == SQLiteCodes.deferredCode else { throw error }
+            return nil
+        }
+    }
+
+    private func write(_ batch: Batch, isStrict: Bool) throws(SinkError) -> BatchOutcome {
         try write { [self] database in
             guard try advance(batch, database) else {
                 // An earlier attempt committed it; what that refused, only the database knows.
@@ -223,9 +242,11 @@ final class SQLiteSession: Sendable {
             let now = Self.now
             var writer = SQLiteWriter(
                 database: database, source: source, mappings: mappings, now: now,
+                isStrict: isStrict,
                 refusals: Refusals(acceptsAll: batch.acceptsRefusals, known: batch.revived))
             try writer.apply(batch)
             try store(batch, writer, now, database)
+            if database.violatesDeferred { throw SQLiteCodes.deferred }
             return BatchOutcome(refused: writer.refusals.letters, changed: writer.changed)
         }
     }
@@ -287,13 +308,7 @@ final class SQLiteSession: Sendable {
         let mapping = mappings[table]
         do {
             return try queue.read { database in
-                let sql = TableStatements(mapping, .sqlite).page(
-                    isFirst: after == nil, limit: limit)
-                var arguments: [DatabaseValue] = []
-                if let after { arguments = try SQLiteWriter.values(of: after, mapping) }
-                return try Row.fetchAll(
-                    database, sql: sql, arguments: StatementArguments(arguments)
-                ).map { SQLiteWriter.identity(of: $0, mapping) }
+                try SQLiteWriter.page(database, mapping, after: after, limit: limit)
             }
         } catch let error as SinkError {
             throw error

@@ -5,10 +5,15 @@ internal import SluiceSQL
 
 /// Writes a batch's rows in one transaction, one statement a row.
 struct SQLiteWriter {
+    /// The rows that are looked up at a time.
+    private static let pageMax = 10_000
+
     let database: Database
     let mappings: [TableMapping]
     let source: String
     let now: String
+    /// Whether what fails only at a commit is found with each row, which takes longer.
+    let isStrict: Bool
     private(set) var refusals: Refusals
     /// Rows that were put with other values than the table had, where that was asked for.
     private(set) var changed = 0
@@ -17,12 +22,13 @@ struct SQLiteWriter {
 
     init(
         database: Database, source: String, mappings: [TableMapping], now: String,
-        refusals: Refusals,
+        isStrict: Bool, refusals: Refusals,
     ) {
         self.database = database
         self.source = source
         self.mappings = mappings
         self.now = now
+        self.isStrict = isStrict
         self.refusals = refusals
     }
 
@@ -30,7 +36,7 @@ struct SQLiteWriter {
     mutating func apply(_ batch: Batch) throws {
         revived = RevivedLetters(batch.revived)
         let kept = SQLiteKept(database: database, source: source)
-        var tables: [TableChanges] = []
+        var plans: [(table: Int, plan: KeptPlan)] = []
         for taken in batch.tables {
             let mapping = mappings[taken.table]
             let statements = TableStatements(mapping, .sqlite)
@@ -41,7 +47,7 @@ struct SQLiteWriter {
                 try run(statements.merge(merge), merge.rows, target, time: statements.takesTime)
             }
             let changes = plan.changes
-            tables.append(changes)
+            plans.append((taken.table, plan))
             let put = WriteTarget(changes, mapping, .put)
             let compares = batch.comparesPuts
             try run(
@@ -55,16 +61,45 @@ struct SQLiteWriter {
                 try run(statements.merge(merge), merge.rows, target, time: statements.takesTime)
             }
             try append(changes, statements)
+        }
+        for (table, plan) in plans.reversed() {
+            let mapping = mappings[table]
+            let changes = plan.changes
+            let statements = TableStatements(mapping, .sqlite)
+            try clear(plan, statements, WriteTarget(changes, mapping, .clear))
+            try clearReturned(plan, mapping, statements, kept)
+            try remove(changes.removes, of: changes, statements, marks: false)
+            try remove(changes.marks, of: changes, statements, marks: true)
             try kept.write(plan.notes, mapping)
         }
-        for changes in tables.reversed() {
-            let statements = TableStatements(mappings[changes.table], .sqlite)
-            let remove = WriteTarget(changes, mappings[changes.table], .remove)
-            try clear(changes, statements, WriteTarget(changes, mappings[changes.table], .clear))
-            try run(statements.remove, changes.removes, remove, time: false)
-            if changes.marks.count > 0 {
-                let mark = WriteTarget(changes, mappings[changes.table], .mark)
-                try run(statements.markRows, changes.marks, mark, time: true)
+    }
+
+    private mutating func remove(
+        _ rows: RowSet, of changes: TableChanges, _ statements: TableStatements, marks: Bool,
+    ) throws {
+        guard rows.count > 0 else { return }
+        let target = WriteTarget(changes, mappings[changes.table], marks ? .mark : .remove)
+        try run(marks ? statements.markRows : statements.remove, rows, target, time: marks)
+    }
+
+    /// Has those rows of keys go that came back after the others outlived an earlier key, a page at a
+    /// time.
+    private mutating func clearReturned(
+        _ plan: KeptPlan, _ mapping: TableMapping, _ statements: TableStatements,
+        _ kept: SQLiteKept,
+    ) throws {
+        for returned in plan.returned {
+            var last: Bytes = []
+            while true {
+                let page = try kept.returned(
+                    of: returned.key, after: last, limit: Self.pageMax, mapping)
+                guard let end = page.last else { break }
+                let rows = plan.leaving(page)
+                try remove(rows, of: plan.changes, statements, marks: returned.marks)
+                if !returned.marks {
+                    try kept.write(rows.identities.map { .forget($0) }, mapping)
+                }
+                last = end.member
             }
         }
     }
@@ -104,8 +139,9 @@ struct SQLiteWriter {
     }
 
     private mutating func clear(
-        _ changes: TableChanges, _ statements: TableStatements, _ target: WriteTarget,
+        _ plan: KeptPlan, _ statements: TableStatements, _ target: WriteTarget,
     ) throws {
+        let changes = plan.changes
         guard changes.clears.count + changes.clearMarks.count > 0 || changes.wipe != nil else {
             return
         }
@@ -118,15 +154,55 @@ struct SQLiteWriter {
         }
         if let wipe = changes.wipe {
             let marks = wipe != .delete
-            let arguments: StatementArguments = marks ? [now] : []
-            try database.execute(
-                sql: statements.wipe(marks: marks, keepsSome: keepsSome), arguments: arguments)
+            let sql = statements.wipe(marks: marks, keepsSome: keepsSome)
+            if try attempt({
+                try database.execute(sql: sql, arguments: marks ? [now] : [])
+            }) != nil {
+                try wipeEach(plan, statements, marks: marks)
+            }
         }
         let clear = statements.clear(marks: false, keepsSome: keepsSome)
         try run(clear, changes.clears, target, time: false)
         guard changes.clearMarks.count > 0 else { return }
         let mark = statements.clear(marks: true, keepsSome: keepsSome)
         try run(mark, changes.clearMarks, target, time: true)
+    }
+
+    /// Has all rows of a table go that refuses some, a page at a time.
+    private mutating func wipeEach(
+        _ plan: KeptPlan, _ statements: TableStatements, marks: Bool,
+    ) throws {
+        let changes = plan.changes
+        let mapping = mappings[changes.table]
+        let count = try Int.fetchOne(database, sql: statements.count) ?? 0
+        let target = WriteTarget(changes, mapping, marks: marks, rowCount: count)
+        let sql = marks ? statements.markRows : statements.remove
+        var last: RowIdentity?
+        repeat {
+            let page = try Self.page(database, mapping, after: last, limit: Self.pageMax)
+            try run(sql, plan.leaving(page), target, time: marks)
+            last = page.last
+        } while last != nil
+    }
+
+    /// Runs a statement.
+    ///
+    /// - Returns: Why it was refused, or nil. Then it has changed nothing, and the transaction goes on.
+    private func attempt(_ statement: () throws -> Void) throws -> DatabaseError? {
+        if isStrict { try database.execute(sql: "SAVEPOINT sluice_row") }
+        var refusal: DatabaseError?
+        do {
+            try statement()
+            if isStrict, database.violatesDeferred { refusal = SQLiteCodes.deferred }
+        } catch let error as DatabaseError where SQLiteSession.isRefusal(error) {
+            guard database.isInsideTransaction else { throw SQLiteCodes.rolledBack(error) }
+            refusal = error
+        }
+        if isStrict {
+            if refusal != nil { try database.execute(sql: "ROLLBACK TO sluice_row") }
+            try database.execute(sql: "RELEASE sluice_row")
+        }
+        return refusal
     }
 
     /// Runs a statement for each row; a row that is refused becomes a dead letter.
@@ -142,17 +218,29 @@ struct SQLiteWriter {
             arguments.removeAll(keepingCapacity: true)
             for column in columns { arguments.append(Self.value(column, row)) }
             if time { arguments.append(now.databaseValue) }
-            do {
-                // A statement that fails changes nothing, and the transaction goes on.
+            let refusal = try attempt {
                 try statement.execute(arguments: StatementArguments(arguments))
-                try after(&self, row)
-            } catch let error as DatabaseError where SQLiteSession.isRefusal(error) {
+            }
+            if let error = refusal {
                 // Resetting a statement that failed reports its failure once more: a new one does not.
                 statement = try database.makeStatement(sql: sql)
                 try refusals.add(
                     rows, row, of: target, code: "sqlite.\(error.extendedResultCode.rawValue)",
                     message: error.message ?? "refused")
+            } else {
+                try after(&self, row)
             }
+        }
+    }
+
+    /// The rows after one, in the order of the primary key.
+    static func page(
+        _ database: Database, _ mapping: TableMapping, after: RowIdentity?, limit: Int,
+    ) throws -> [RowIdentity] {
+        let sql = TableStatements(mapping, .sqlite).page(isFirst: after == nil, limit: limit)
+        let arguments = try after.map { try values(of: $0, mapping) } ?? []
+        return try Row.fetchAll(database, sql: sql, arguments: StatementArguments(arguments)).map {
+            identity(of: $0, mapping)
         }
     }
 

@@ -119,6 +119,53 @@ struct CauseTests {
             bench.sluice.log.contains("FLUSHALL or FLUSHDB: what was written before is settled"))
     }
 
+    @Test(
+        "a leaderboard that is trimmed leaves the rows of the one before",
+        arguments: DatabaseKind.allCases, [ServerKind.supported[0], ServerKind.supported[2]])
+    func trimmed(database: DatabaseKind, server: ServerKind) async throws {
+        let bench = try await Bench(database, tables: Self.tables, server: server)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let players = "SELECT player FROM scores ORDER BY player"
+        func expire(_ key: String) async throws {
+            try await client.send("PEXPIRE", key, "20")
+            let isGone = await Eventually.holds { (try? await client.send("EXISTS", key)) == ["0"] }
+            #expect(isGone)
+            try bench.flush()
+        }
+        try await client.send("ZADD", "z:w", "1", "a", "2", "b", "3", "c")
+        try await client.send("SADD", "s:w", "a", "b")
+        try bench.flush()
+        for key in ["z:w", "s:w"] { try await expire(key) }
+        // The next week: what is trimmed by rank, by score or by chance goes, and nothing else.
+        try await client.send("ZADD", "z:w", "1", "d", "2", "e", "3", "f", "4", "g", "5", "h")
+        try await client.send("SADD", "s:w", "c", "d")
+        try bench.flush()
+        try await client.send("ZREMRANGEBYRANK", "z:w", "0", "0")
+        try await client.send("SMOVE", "s:w", "s:x", "c")
+        try bench.flush()
+        #expect(try bench.query(players).map { $0[0] } == ["a", "b", "c", "e", "f", "g", "h"])
+        #expect(
+            try bench.query("SELECT id, tag FROM tags ORDER BY id, tag")
+                == [["w", "a"], ["w", "b"], ["w", "d"], ["x", "c"]])
+        bench.sluice.stop()
+        try await client.send("ZREMRANGEBYSCORE", "z:w", "-inf", "2")
+        try await bench.start()
+        try await client.send("ZPOPMIN", "z:w")
+        try bench.flush()
+        #expect(try bench.query(players).map { $0[0] } == ["a", "b", "c", "g", "h"])
+        // It expires too, and of the week after that all goes.
+        try await expire("z:w")
+        try await client.send("ZADD", "z:w", "1", "i")
+        try await client.send("ZPOPMIN", "z:w")
+        try bench.flush()
+        #expect(try bench.query(players).map { $0[0] } == ["a", "b", "c", "g", "h"])
+        try await client.send("ZADD", "z:w", "1", "j")
+        try await client.send("DEL", "z:w")
+        try bench.flush()
+        #expect(try bench.query(players).isEmpty)
+    }
+
     @Test("a row of a key that went is marked; when the key comes back it starts afresh")
     func marked() async throws {
         let bench = try await Bench(

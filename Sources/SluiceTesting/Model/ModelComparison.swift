@@ -38,9 +38,13 @@ public struct ModelComparison {
             loose.filter { $0.table == mapping.name }.map(\.identity.key)
                 + database.deadLetters.filter { $0.table == mapping.name }.map(\.identity.key))
         var gone = ModelRedis.Keyspace()
-        for (name, value) in keys.outlived where name.type == mapping.type {
+        let hasMembers = !mapping.isOneRowPerKey
+        for (name, value) in hasMembers ? keys.left : keys.outlived
+        where name.type == mapping.type {
             let key = Array(name.key.utf8)
             if free.contains(key) || database.everRefused.contains(key) { continue }
+            // Nobody knows what it had then, and a key that came back ended the letter.
+            if hasMembers, database.everVanished.contains(key) { continue }
             gone.values[name.key] = value
             gone.deadlines[name.key] = keys.outlivedDeadlines[name.key]
         }
@@ -49,6 +53,7 @@ public struct ModelComparison {
             guard let values, !mapping.isCounter else { return nil }
             let actual = database.tables[table][row]
             guard actual != values else { return nil }
+            if actual != nil, case .real(let score)? = values.first, score.isNaN { return nil }
             return "\(name(mapping, row)) outlived a key: \(actual ?? []), expected \(values)"
         }
     }

@@ -31,6 +31,8 @@ public struct ModelDatabase {
     public var refuses = false
     /// Keys of rows that were refused once.
     public internal(set) var everRefused: Set<Bytes> = []
+    /// Keys that went once before what was made of them could be read, or might have.
+    public internal(set) var everVanished: Set<Bytes> = []
     var refused: [DeadLetter] = []
     let mappings: [TableMapping]
 
@@ -69,9 +71,29 @@ public struct ModelDatabase {
                 || staying.contains(name) && $0.code == Misfit.Code.wrongType.rawValue
         }
         deadLetters += new
+        for letter in new where letter.code == Misfit.Code.vanished.rawValue {
+            everVanished.insert(letter.identity.key)
+        }
         if let loose = batch.loose { self.loose = loose }
         checkpoint = batch.to
         return refused
+    }
+
+    /// Notes that what keys had before a baseline may go before it can be read.
+    ///
+    /// - Returns: Whether that may be said of a total.
+    mutating func noteUnread(_ redis: ModelRedis) -> Bool {
+        for keys in redis.databases {
+            everVanished.formUnion(keys.values.keys.map { Array($0.utf8) })
+        }
+        let known = redis.databases[0]
+        return (Array(known.values.keys) + known.totals.keys).contains { $0.hasPrefix("c:") }
+    }
+
+    /// Applies changes alone, whatever was committed last.
+    public mutating func apply(_ tables: [TableChanges]) {
+        var revived = RevivedLetters()
+        for changes in tables { apply(changes, &revived) }
     }
 
     private struct RowName: Hashable {
@@ -103,13 +125,9 @@ public struct ModelDatabase {
         for row in KeptPlan.questions(taken) + [RowIdentity(key: [])] {
             for name in [row, RowIdentity(key: row.key)] { known[name] = kept[table][name] }
         }
-        for key in KeptPlan.keysInQuestion(taken) {
-            for (row, state) in kept[table] where row.key == key.key { known[row] = state }
-        }
         let plan = KeptPlan(taken, mapping: mapping, known: known)
         revived.add(plan, mapping)
         for reset in plan.resets { apply(reset, table) }
-        for note in plan.notes { apply(note, table) }
         let changes = plan.changes
         for row in 0..<changes.puts.count {
             let new = changes.puts.values.indices.first.map {
@@ -137,7 +155,18 @@ public struct ModelDatabase {
                 tables[table][row] = nil
             }
         }
+        for returned in plan.returned {
+            let rows = self.kept[table].filter {
+                $0.key.key == returned.key && !$0.key.member.isEmpty
+                    && ReturnedRows.states.contains($0.value)
+            }
+            for row in plan.leaving(Array(rows.keys)).identities {
+                tables[table][row] = nil
+                self.kept[table][row] = nil
+            }
+        }
         for identity in changes.removes.identities { tables[table][identity] = nil }
+        for note in plan.notes { apply(note, table) }
     }
 
     private mutating func apply(_ merge: Merge, _ table: Int) {

@@ -52,6 +52,10 @@ public struct ModelRedis {
         public private(set) var outlived: [Outlived: Value] = [:]
         /// The deadlines that they had.
         public private(set) var outlivedDeadlines: [String: Int64] = [:]
+        /// The members that such keys had, of sets and sorted sets, each until a key of the name has it
+        /// again, or the application removes one or stores it as a whole. A score is not a number if it
+        /// is not known what the row has.
+        public private(set) var left: [Outlived: Value] = [:]
         /// Those that came back: what is added then goes on top of their rows, which have more than Redis.
         private var returned: Set<Outlived> = []
         /// Keys that went by themselves in the command that is running.
@@ -68,6 +72,7 @@ public struct ModelRedis {
             if let value = values[key] {
                 let name = Outlived(key: key, type: value.type)
                 if !returned.contains(name) || value.type == .string { outlived[name] = value }
+                leave(value, name)
                 if case .hash = value { outlivedDeadlines[key] = deadlines[key] }
             }
             values[key] = nil
@@ -80,6 +85,41 @@ public struct ModelRedis {
             for (key, value) in values {
                 let name = Outlived(key: key, type: value.type)
                 if outlived.removeValue(forKey: name) != nil { returned.insert(name) }
+                switch (left[name], value) {
+                case (.set(let old)?, .set(let new)): left[name] = .set(old.subtracting(new))
+                case (.sortedSet(let old)?, .sortedSet(let new)):
+                    left[name] = .sortedSet(old.filter { new[$0.key] == nil })
+                default: break
+                }
+            }
+        }
+
+        private mutating func leave(_ value: Value, _ name: Outlived) {
+            switch (left[name], value) {
+            case (.set(let old)?, .set(let new)): left[name] = .set(old.union(new))
+            case (_, .sortedSet(let new)):
+                // What was added to a score that came back went on top of what the row had.
+                let scores = returned.contains(name) ? new.mapValues { _ in .nan } : new
+                guard case .sortedSet(let old)? = left[name] else {
+                    left[name] = .sortedSet(scores)
+                    return
+                }
+                left[name] = .sortedSet(old.merging(scores) { $1 })
+            case (_, .set): left[name] = value
+            default: break
+            }
+        }
+
+        /// Notes that the application removed a key, or stored one as a whole: with it go rows of members
+        /// that outlived an earlier one.
+        ///
+        /// - Parameter type: What it was, where keys of other types have tables of their own.
+        mutating func takeAlong(_ key: String, _ type: RedisType?) {
+            for name in left.keys
+            where name.key == key
+                && (type == nil || name.type == type || !key.hasPrefix("y:"))
+            {
+                left[name] = nil
             }
         }
 

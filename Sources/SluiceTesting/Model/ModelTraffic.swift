@@ -71,7 +71,7 @@ public struct ModelTraffic {
     public static func descriptions(saysTypes: Bool) -> [CommandDescription] {
         let commands: [(String, RedisType, keys: [Int], isOverwrite: Bool)] = [
             ("append", .string, [1], false), ("zrangestore", .sortedSet, [1], true),
-            ("smove", .set, [1, 2], false),
+            ("smove", .set, [1, 2], false), ("zpopmin", .sortedSet, [1], false),
         ]
         return commands.map { name, type, keys, isOverwrite in
             CommandDescription(
@@ -199,7 +199,12 @@ public struct ModelTraffic {
         }
         let member = "m\(random.pick(0..<5))"
         let score = Double(random.pick(0..<100)) / 10
-        switch random.pick(0..<6) {
+        switch random.pick(0..<7) {
+        case 6:
+            guard let lowest = scores.min(by: { ($0.value, $0.key) < ($1.value, $1.key) })
+            else { return [] }
+            scores[lowest.key] = nil
+            return [["ZPOPMIN", key]]
         case 0:
             guard scores.removeValue(forKey: member) != nil else { return [] }
             return [["ZREM", key, member]]
@@ -267,6 +272,7 @@ public struct ModelTraffic {
             keys.values[key] = nil
             keys.deadlines[key] = nil
             keys.totals[key] = nil
+            keys.takeAlong(key, value.type)
             return [[random.oneIn(2) ? "DEL" : "unlink", key]]
         case 3:
             keys.deadlines[key] = 3_000_000_000_000
@@ -281,11 +287,14 @@ public struct ModelTraffic {
             keys.values[target] = value
             keys.totals[key] = nil
             keys.totals[target] = nil
+            keys.takeAlong(key, value.type)
+            keys.takeAlong(target, nil)
             keys.deadlines[target] = keys.deadlines.removeValue(forKey: key)
             return [["RENAME", key, target]]
         case 6:
             // A string over a value of another type, which its table can't take.
             keys.totals[key] = nil
+            keys.takeAlong(key, value.type)
             keys.values[key] = .string("7")
             keys.deadlines[key] = nil
             return [["SET", key, "7"]]
@@ -294,6 +303,7 @@ public struct ModelTraffic {
             let target = random.oneIn(2) ? "z:9" : "y:1"
             keys.values[target] = .sortedSet(scores)
             keys.deadlines[target] = nil
+            keys.takeAlong(target, nil)
             return [["ZRANGESTORE", target, key, "0", "-1"]]
         default:
             guard random.oneIn(12) else { return [] }

@@ -117,12 +117,7 @@ public struct SimulatedWorld: ~Copyable {
             !random.oneIn(6), isPart(position)
         else {
             note("resynchronisation")
-            // What a key had before may go before it can be read.
-            let known = redis.databases[0]
-            if (Array(known.values.keys) + known.totals.keys).contains(where: { $0.hasPrefix("c:") }
-            ) {
-                isCertain = false
-            }
+            if database.noteUnread(redis) { isCertain = false }
             machine.linkResynchronised(redis.resynchronise())
             return listen()
         }

@@ -1,0 +1,60 @@
+// A row or key that was read and is not there went by what the stream says behind the read: a removal,
+// or a change that emptied the key.
+extension RowBuffer {
+    /// Rows and keys that were found missing went by a change that emptied them, once the stream is
+    /// past the place where a removal of theirs would stand.
+    mutating func resolveMissing(processed: Int64) {
+        guard !missing.isEmpty, processed >= missingUntil else { return }
+        let items = missing
+        missing = []
+        for item in items {
+            resolveMissing(item)
+            tables[item.table].keys[item.key].flags.remove(.others)
+        }
+    }
+
+    mutating func resolveMissing(_ item: Opaque) {
+        if let row = item.row {
+            guard tables[item.table].rows[row].shape == .missing,
+                Int(tables[item.table].rows[row].key) == item.key
+            else { return }
+            let flags = tables[item.table].rows[row].flags
+            let mapping = tables[item.table].mapping
+            // An HDEL empties a hash, whether the application sent it or the last field's deadline.
+            let mayHide =
+                mapping.type == .hash && mapping.needsCause && mayFieldsExpire
+                && !flags.contains(.others)
+            // What was to be read at a restart may have been emptied.
+            if flags.contains(.swept), !mayHide || !flags.contains(.untyped) {
+                return sweepOut(item.table, row)
+            }
+            if isReplacedUnseen(item.table, row) { return leaveUnseen(item.table, row) }
+            remove(item.table, row, mayHide ? nil : .deleted)
+        } else if tables[item.table].keys[item.key].flags.contains(.missing) {
+            let before = tables[item.table].keys[item.key].flags
+            if isReplacedUnseen(item.table, key: item.key) {
+                leaveOpaque(item.table, key: item.key)
+                return tables[item.table].keys[item.key].flags.subtract(Key.Flags.ofRead)
+            }
+            let offset = tables[item.table].keys[item.key].readOffset
+            clear(item.table, item.key, at: offset, .deleted)
+            if !before.isDisjoint(with: [.looked, .baseline]) {
+                sweepLooked(item.table, item.key, before: before)
+            }
+        }
+    }
+
+    /// Whether a change of a member at an offset concerns the key. If the key was found missing
+    /// before that and no removal came, a change had emptied it.
+    @inline(__always)
+    mutating func begin(_ table: Int, key: Int, at offset: Int64) -> Bool {
+        guard isCurrent(table, key: key, at: offset) else {
+            noteSkipped(table, key)
+            return false
+        }
+        if tables[table].keys[key].flags.contains(.missing) {
+            resolveMissing(Opaque(table: table, key: key, row: nil))
+        }
+        return true
+    }
+}

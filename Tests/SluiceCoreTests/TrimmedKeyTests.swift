@@ -1,0 +1,116 @@
+import SluiceCore
+import SluiceTesting
+import Testing
+
+/// Keys of which a command removes members without naming them, so that all of the key is read.
+@Suite("Keys that are trimmed")
+struct TrimmedKeyTests {
+    private static let scores = ModelTraffic.mappings.filter { $0.name == "scores" }
+    private static let shared = ModelTraffic.mappings.filter { $0.name.hasPrefix("shared_") }
+    private static let last = Array("0".utf8)
+
+    private static func page(_ members: String...) -> ReadValue {
+        .page(members.flatMap { [Array($0.utf8), Array("1".utf8)] }, next: last)
+    }
+
+    private static func changes(_ batch: Batch, _ mappings: [TableMapping]) -> TableChanges? {
+        batch.tables.first { mappings[$0.table].name.hasSuffix("scores") }
+    }
+
+    /// Whether the name is another table's too.
+    struct Setting: Sendable, CustomTestStringConvertible {
+        let mappings: [TableMapping]
+        let key: String
+        var testDescription: String { key }
+
+        static let all = [
+            Setting(mappings: TrimmedKeyTests.scores, key: "z:a"),
+            Setting(mappings: TrimmedKeyTests.shared, key: "y:a"),
+        ]
+    }
+
+    @Test("rows that a read does not find go, unless they outlived a key", arguments: Setting.all)
+    func trimmed(setting: Setting) throws {
+        let (mappings, key) = (setting.mappings, setting.key)
+        var database = ModelDatabase(mappings: mappings)
+        let driver = MachineDriver(mappings)
+        func settle() throws {
+            let batch = try #require(driver.cut())
+            database.apply(batch.tables)
+        }
+        driver.send("ZADD \(key) 1 old")
+        try settle()
+        driver.send("DEL \(key)", .expired)
+        try settle()
+        driver.send("ZADD \(key) 1 a 1 b")
+        try settle()
+        driver.send("ZPOPMIN \(key)")
+        try driver.read(.wrongType, scores: Self.page("b"), after: [])
+        try settle()
+        let table = try #require(mappings.firstIndex { $0.name.hasSuffix("scores") })
+        let members = database.tables[table].keys.map { String(decoding: $0.member, as: UTF8.self) }
+        #expect(members.sorted() == ["b", "old"])
+    }
+
+    @Test("a key that went by itself before the read takes no row along", arguments: Setting.all)
+    func expired(setting: Setting) throws {
+        let driver = MachineDriver(setting.mappings)
+        driver.send("ZPOPMIN \(setting.key)")
+        let stream = ["DEL \(setting.key)", "ZADD \(setting.key) 1 n"]
+        try driver.read(.wrongType, scores: Self.page("n"), after: stream)
+        driver.send(stream[0], .expired)
+        driver.send(stream[1])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, setting.mappings))
+        #expect(changes.clears.count == 0 && changes.sweptKeys.count == 0)
+        #expect(changes.removes.count == 0 && changes.puts.count == 1)
+        let key = Array(setting.key.utf8)
+        #expect(changes.kept.contains { $0.identity == RowIdentity(key: key) && $0.state == .gone })
+        // What it had when it went nobody knows.
+        #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
+    }
+
+    @Test("a key that expired, came back and was trimmed in one batch loses nothing of the first")
+    func cameBack() throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("ZADD z:a 1 old")
+        driver.send("DEL z:a", .expired)
+        driver.send("ZADD z:a 1 a 1 b")
+        driver.send("ZPOPMIN z:a")
+        try driver.read(Self.page("b"), after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.count == 0 && changes.sweptKeys.count == 0)
+        #expect(
+            changes.puts.identities.map(\.member).sorted { $0.count < $1.count }
+                == [Array("b".utf8), Array("old".utf8)])
+        #expect(batch.deadLetters.isEmpty)
+    }
+
+    @Test("rows stay at a cut that comes before the place of the read, and go at the next")
+    func putOff() throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("ZPOPMIN z:a")
+        try driver.read(Self.page("b"), after: ["ZADD z:other 1 m"])
+        let first = try #require(driver.cut(isLate: true))
+        #expect(Self.changes(first, Self.scores)?.puts.count == 1)
+        #expect(Self.changes(first, Self.scores)?.sweptKeys.count == 0)
+        #expect(first.loose?.contains { $0.offset == nil } == true)
+        driver.send("ZADD z:other 1 m")
+        let second = try #require(driver.cut())
+        let changes = try #require(Self.changes(second, Self.scores))
+        #expect(changes.sweptKeys.identities.map(\.key) == [Array("z:a".utf8)])
+        #expect(changes.clearsExcept.identities.map(\.member) == [Array("b".utf8)])
+    }
+
+    @Test("what the application removes goes as a whole, trimmed before or not")
+    func removed() throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("ZPOPMIN z:a")
+        try driver.read(Self.page("b"), after: [])
+        driver.send("DEL z:a")
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.count == 1 && changes.sweptKeys.count == 0)
+    }
+}
