@@ -161,7 +161,8 @@ package struct KeptPlan {
             let value = changes.spared.values[0]
             let whole = value.isNull[index] ? 0 : value.integers[index]
             let isWhole = state == .gone && !changes.sparedIsBroken[index]
-            let delta = isWhole ? whole : changes.sparedAdds[index]
+            let pending = changes.sparedPending[index]
+            let delta = (isWhole ? whole : changes.sparedAdds[index]) &+ pending
             remember(rows[index], .back, instead: state)
             guard delta != 0 || deadline != nil else { continue }
             added.rows.append(changes.spared, index, total: delta, deadline: deadline)
@@ -356,6 +357,7 @@ extension TableChanges {
         for index in spared.identities.indices { puts.append(spared, index) }
         spared = spared.selecting([])
         sparedAdds = []
+        sparedPending = []
         sparedIsBroken = []
         sparedIsAnew = []
     }

@@ -16,6 +16,7 @@ extension PipelineMachine {
         counters.setAside += outcome.refused.count
         if flight.isOfBaseline { counters.baselineChanges += outcome.changed }
         for letter in outcome.refused { interpreter.refuse(letter) }
+        interpreter.buffer.endPendingAdds()
     }
 
     // MARK: Reads
@@ -200,15 +201,6 @@ extension Interpreter {
         }
     }
 
-    /// Remembers a row that was set aside before this instance started.
-    mutating func restore(_ letter: DeadLetter) {
-        guard let (table, row) = slot(letter.table, letter.identity) else { return }
-        buffer.tables[table].rows[row].flags.insert(.setAside)
-        if mappings[table].type == .stream {
-            buffer.tables[table].rows[row].flags.insert(.mistyped)
-        }
-    }
-
     /// Forgets that a row was set aside: the database has what was kept of it.
     mutating func revive(_ letter: DeadLetter, isBaselineRunning: Bool) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
@@ -235,28 +227,6 @@ extension Interpreter {
         buffer.makeKeyOpaque(table, key, isBaseline: false, isLooked: true)
     }
 
-    /// Remembers that a row was refused: the database does not have what Redis has.
-    mutating func refuse(_ letter: DeadLetter) {
-        restore(letter)
-        // What was folded since is no change of what the database has.
-        guard let (table, row) = slot(letter.table, letter.identity) else { return }
-        let shape = buffer.tables[table].rows[row].shape
-        if shape == .merge || shape == .update { buffer.makeOpaque(table, row, isOwn: false) }
-        // What is to be added to a row is worth nothing later: the letter is to hold the whole value.
-        if shape == .untouched, letter.operation == .merge {
-            buffer.lookAgain(table, row)
-            buffer.noteSpared(table, row, letter.added)
-        }
-        // It was to go with its key while this was on its way: that ends the letter.
-        let key = Int(buffer.tables[table].rows[row].key)
-        let isCleared = buffer.tables[table].keys[key].flags.contains(.cleared)
-        if buffer.tables[table].isWiped || isCleared, shape == .untouched || shape == .absent,
-            buffer.tables[table].rows[row].misfit == nil
-        {
-            buffer.delete(table, row)
-        }
-    }
-
     /// Has a row read that was loose before this instance started.
     mutating func restore(_ loose: LooseRow) {
         guard let table = mappings.firstIndex(where: { $0.name == loose.table }),
@@ -280,7 +250,7 @@ extension Interpreter {
         }
     }
 
-    private mutating func slot(_ name: String, _ identity: RowIdentity) -> (Int, Int)? {
+    mutating func slot(_ name: String, _ identity: RowIdentity) -> (Int, Int)? {
         // A table that the file no longer names, or a pattern that changed: nothing to remember.
         guard let table = mappings.firstIndex(where: { $0.name == name }),
             mappings[table].keys.matches(identity.key.span),

@@ -88,10 +88,10 @@ extension RowBuffer {
             tables[table].rows[row].flags.remove(.spared)
             // An add of nothing makes a row too, if there is none.
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)),
-                spared.delta != 0 || !spared.isBroken
+                spared.delta != 0 || spared.pending != 0 || !spared.isBroken
             else { return }
             tables[table].rows[row].shape = .merge
-            tables[table].set(row, 0, .add(spared.delta))
+            tables[table].set(row, 0, .add(spared.delta &+ spared.pending))
         } else if !isSwept || isForgotten {
             vanished += 1
             tables[table].rows[row].misfit = Self.vanishedMisfit
@@ -125,6 +125,9 @@ extension RowBuffer {
         let mapping = tables[table].mapping
         guard isExact, mapping.isCounter, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
+        if !tables[table].pendingAdds.isEmpty, let pending = tables[table].pendingAdds[Int32(row)] {
+            tables[table].spared[Int32(row), default: Spared()].pending = pending
+        }
     }
 
     /// Notes that a row has changed otherwise: what is read replaces it.

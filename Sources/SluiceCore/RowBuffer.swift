@@ -133,7 +133,7 @@ struct RowBuffer: ~Copyable {
                 beginPut(table, row)
                 if isAdd { spare(table, row) }
                 if isRemoved, tables[table].rows[row].flags.contains(.spared) {
-                    tables[table].spared[Int32(row)] = Spared(isAnew: true)
+                    tables[table].spared[Int32(row), default: Spared()].isAnew = true
                 }
                 return true
             }

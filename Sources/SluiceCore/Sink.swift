@@ -47,6 +47,8 @@ public struct LetterChoice: Hashable, Sendable {
     public var isDueOnly: Bool
     /// The most that are taken at once.
     public var limit: Int
+    /// The bytes of values at which no more are taken at once.
+    public var bytesMax = 16 << 20
 
     /// Creates a choice.
     public init(
@@ -69,6 +71,8 @@ public struct LetterOutcome: Hashable, Sendable {
     public var refused: [DeadLetter] = []
     /// Rows of which only a part is known, so that they must be read.
     public var unread: [DeadLetter] = []
+    /// Whether more were chosen than were taken at once.
+    public var hasMore = false
 
     /// Creates an outcome.
     public init() {}

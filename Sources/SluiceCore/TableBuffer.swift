@@ -23,6 +23,8 @@ struct TableBuffer {
     var isWiped = false
     /// What was added to rows that are read, in case they outlived their keys.
     var spared: [Int32: Spared] = [:]
+    /// What was to be added to rows, and stands only in their dead letters.
+    var pendingAdds: [Int32: Int64] = [:]
     /// Hashes that are read page by page.
     var fieldScans: [Int32: FieldScan] = [:]
     /// How often such a reading began anew.
@@ -167,6 +169,7 @@ struct TableBuffer {
             }
         }
         fill(slot, with: .unchanged)
+        if !pendingAdds.isEmpty { pendingAdds[Int32(slot)] = nil }
         rows[slot] = Row()
         rows[slot].flags = .free
         freeRows.append(Int32(slot))
@@ -249,6 +252,9 @@ struct TableBuffer {
 /// What was added to a row that is read, in case it outlived its key.
 struct Spared {
     var delta: Int64 = 0
+    /// What the row's dead letter says that was to be added to it before that, while an earlier key had
+    /// its name perhaps.
+    var pending: Int64 = 0
     /// Whether its key went once more meanwhile, so that what is read is not all that was added.
     var isBroken = false
     /// Whether its name was removed before that: what the row had then is no total that goes on, unless

@@ -44,8 +44,7 @@ extension Pipeline {
             count.written += outcome.written.count
             count.refused += outcome.refused.count
             count.unread += outcome.unread.count
-            let tried = outcome.written.count + outcome.refused.count + outcome.unread.count
-            guard tried >= choice.limit else { return count }
+            guard outcome.hasMore else { return count }
             // The first time made all that were chosen due.
             choice.isDueOnly = true
         }

@@ -99,9 +99,10 @@ struct PostgresLetters {
     /// meant whose time has come, it comes for all that are chosen.
     ///
     /// - Parameter tables: The tables that are mapped: nobody can try the letters of others.
+    /// - Returns: As many as are taken at once, and whether there are more.
     func chosen(
         _ choice: LetterChoice, of tables: [String],
-    ) throws(SinkError) -> [DeadLetter] {
+    ) throws(SinkError) -> (letters: [DeadLetter], hasMore: Bool) {
         var (sql, parameters) = condition(choice)
         let names = tables.map(Dialect.literal).joined(separator: ", ")
         sql += " AND table_name IN (\(names))"
@@ -109,19 +110,31 @@ struct PostgresLetters {
             try connection.run(
                 "UPDATE sluice_dead_letters SET retry_at = first_at WHERE \(sql)", parameters)
         }
-        // A row that has more than its key can't be told from the key's value.
-        return try connection.run(
+        // What a row is that has more than its key can't be told from a value, but what is added can.
+        let found = try connection.run(
             """
+            WITH chosen AS (
+                SELECT table_name, key, member, operation, value, code, message,
+                    row_number() OVER (ORDER BY retry_at, key_hash, member_hash) AS place
+                FROM sluice_dead_letters AS d
+                WHERE \(sql) AND (operation = 'merge' OR NOT EXISTS (
+                    SELECT 1 FROM sluice_kept AS k WHERE k.source = d.source
+                        AND k.table_name = d.table_name AND k.key_hash = d.key_hash
+                        AND k.member_hash = d.member_hash
+                        AND k.state = \(Kept.back.rawValue)))
+                ORDER BY place LIMIT \(choice.limit)
+            ), measured AS (
+                SELECT *, count(*) OVER () AS total, sum(coalesce(octet_length(value), 0)) OVER (
+                    ORDER BY place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+                FROM chosen
+            )
             SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), operation, value, code,
-                message
-            FROM sluice_dead_letters AS d WHERE \(sql) AND NOT EXISTS (
-                SELECT 1 FROM sluice_kept AS k WHERE k.source = d.source
-                    AND k.table_name = d.table_name AND k.key_hash = d.key_hash
-                    AND k.member_hash = d.member_hash
-                    AND k.state = \(Kept.back.rawValue))
-            ORDER BY retry_at LIMIT \(choice.limit)
+                message, total
+            FROM measured WHERE coalesce(before, 0) < \(choice.bytesMax) ORDER BY place
             """, parameters
-        ).rows.map(Self.letter)
+        ).rows
+        let total = (found.first?[7]).flatMap { Int($0) } ?? 0
+        return (found.map(Self.letter), total > found.count || total == choice.limit)
     }
 
     /// Forgets the values of some letters.

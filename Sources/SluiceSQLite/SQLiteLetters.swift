@@ -108,26 +108,46 @@ struct SQLiteLetters {
     /// meant whose time has come, it comes for all that are chosen.
     ///
     /// - Parameter tables: The tables that are mapped: nobody can try the letters of others.
-    func chosen(_ choice: LetterChoice, of tables: [String]) throws -> [DeadLetter] {
+    /// - Returns: As many as are taken at once, and whether there are more.
+    func chosen(
+        _ choice: LetterChoice, of tables: [String],
+    ) throws -> (letters: [DeadLetter], hasMore: Bool) {
         var (sql, arguments) = condition(choice)
-        let names = tables.map(Dialect.literal).joined(separator: ", ")
-        sql += " AND table_name IN (\(names))"
+        let mapped = tables.map(Dialect.literal).joined(separator: ", ")
+        sql += " AND table_name IN (\(mapped))"
         if !choice.isDueOnly {
             try database.execute(
                 sql: "UPDATE sluice_dead_letters SET retry_at = first_at WHERE \(sql)",
                 arguments: arguments)
         }
-        // A row that has more than its key can't be told from the key's value.
-        return try Row.fetchAll(
+        // What a row is that has more than its key can't be told from a value, but what is added can.
+        let names = try Row.fetchAll(
             database,
             sql: """
-                SELECT * FROM sluice_dead_letters AS d WHERE \(sql) AND NOT EXISTS (
+                SELECT table_name, key, member FROM sluice_dead_letters AS d
+                WHERE \(sql) AND (operation = 'merge' OR NOT EXISTS (
                     SELECT 1 FROM sluice_kept AS k WHERE k.source = d.source
                         AND k.table_name = d.table_name AND k.key = d.key AND k.member = d.member
-                        AND k.state = \(Kept.back.rawValue))
+                        AND k.state = \(Kept.back.rawValue)))
                 ORDER BY retry_at LIMIT \(choice.limit)
-                """, arguments: arguments
-        ).map(letter)
+                """, arguments: arguments)
+        let find = try database.cachedStatement(
+            sql: """
+                SELECT * FROM sluice_dead_letters
+                WHERE source = ? AND table_name = ? AND key = ? AND member = ?
+                """)
+        var letters: [DeadLetter] = []
+        var bytes = 0
+        for name in names where bytes < choice.bytesMax {
+            let identity = SQLiteSession.identity(name)
+            let arguments: StatementArguments = [
+                source, name["table_name"] as String, Data(identity.key), Data(identity.member),
+            ]
+            guard let row = try Row.fetchOne(find, arguments: arguments) else { continue }
+            letters.append(letter(row))
+            bytes += letters.last?.value?.count ?? 0
+        }
+        return (letters, letters.count < names.count || names.count == choice.limit)
     }
 
     /// Forgets the values of some letters.

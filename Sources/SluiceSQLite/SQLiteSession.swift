@@ -172,8 +172,9 @@ final class SQLiteSession: Sendable {
             let now = Self.now
             let letters = letters(database, now)
             var outcome = LetterOutcome()
-            let chosen = Dictionary(
-                grouping: try letters.chosen(choice, of: mappings.map(\.name)), by: \.table)
+            let found = try letters.chosen(choice, of: mappings.map(\.name))
+            outcome.hasMore = found.hasMore
+            let chosen = Dictionary(grouping: found.letters, by: \.table)
             for (table, mapping) in mappings.enumerated() {
                 guard let mine = chosen[mapping.name] else { continue }
                 let restored = RestoredLetters(mine, mapping: mapping)

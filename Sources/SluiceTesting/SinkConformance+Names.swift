@@ -96,6 +96,19 @@ extension SinkConformance {
             try values("count(*)", "sluice_dead_letters", "WHERE table_name = 'no_such_table'")
                 == ["20"], "… and stay")
         batch = writer.batch { machine in machine.send("DEL", "c:l0") }
+        batch.deadLetters = (1...3).map { letter("conform_counters", $0) }
+        _ = try await sink.apply(batch)
+        var choice = LetterChoice()
+        choice.bytesMax = 1
+        var rounds: [Int] = []
+        repeat {
+            let outcome = try await sink.retry(choice, at: batch.to)
+            rounds.append(outcome.written.count)
+            choice.isDueOnly = true
+            if !outcome.hasMore { break }
+        } while rounds.count < 9
+        failures.expect(rounds == [1, 1, 1], "large values are tried a few at a time: \(rounds)")
+        batch = writer.batch { machine in machine.send("DEL", "c:l1", "c:l2", "c:l3") }
         _ = try await sink.apply(batch)
         return failures
     }

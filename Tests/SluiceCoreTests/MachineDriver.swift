@@ -16,15 +16,16 @@ final class MachineDriver {
     ///   - isNew: Whether everything is to be read first.
     ///   - mayFieldsExpire: Whether fields of hashes may have deadlines.
     init(
-        _ mappings: [TableMapping], loose: [LooseRow] = [], isNew: Bool = false,
-        mayFieldsExpire: Bool = false,
+        _ mappings: [TableMapping], loose: [LooseRow] = [], letters: [DeadLetter] = [],
+        isNew: Bool = false, mayFieldsExpire: Bool = false,
     ) {
         let position = Position(history: history, offset: Self.start, database: 0)
         let checkpoint = Checkpoint(
             epoch: 1, sequence: 1, position: isNew ? nil : position, isBaselineDone: !isNew)
         machine = PipelineMachine(
             mappings: mappings, policy: PipelinePolicy(),
-            stored: StoredState(checkpoint: checkpoint, loose: loose), seed: 1,
+            stored: StoredState(checkpoint: checkpoint, loose: loose, deadLetters: letters),
+            seed: 1,
         )
         machine.learn(
             ModelTraffic.descriptions(saysTypes: true), mayFieldsExpire: mayFieldsExpire)
@@ -109,8 +110,10 @@ final class MachineDriver {
 
     /// Commits what is due.
     ///
-    /// - Parameter isLate: Whether so late that nothing is waited for.
-    func cut(isLate: Bool = false) -> Batch? {
+    /// - Parameters:
+    ///   - isLate: Whether so late that nothing is waited for.
+    ///   - apply: What the database does with the batch; it returns the rows that it refuses.
+    func cut(isLate: Bool = false, _ apply: (Batch) -> [DeadLetter] = { _ in [] }) -> Batch? {
         now += .seconds(1)
         machine.chunkReceived(now: now)
         machine.requestCut()
@@ -120,7 +123,7 @@ final class MachineDriver {
             now += .seconds(10)
         }
         guard case .commit(let batch) = machine.next(now: now) else { return nil }
-        machine.committed(BatchOutcome(), now: now)
+        machine.committed(BatchOutcome(refused: apply(batch)), now: now)
         return batch
     }
 

@@ -71,8 +71,7 @@ public struct ModelComparison {
                 + database.deadLetters.filter { $0.table == name }.map(\.identity))
         return keys.totals.compactMap { key, total in
             let row = RowIdentity(key: Array(key.utf8))
-            guard key.hasPrefix("c:"), !free.contains(row), !keys.unknownTotals.contains(key),
-                !database.everRefused.contains(row.key)
+            guard key.hasPrefix("c:"), !free.contains(row), !keys.unknownTotals.contains(key)
             else { return nil }
             var expected = total
             if case .string(let text)? = keys.values[key] { expected += Int(text) ?? 0 }

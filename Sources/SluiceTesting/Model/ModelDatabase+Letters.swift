@@ -8,9 +8,10 @@ extension ModelDatabase {
     var hasRefused: Bool {
         deadLetters.contains {
             guard $0.code == Self.refusal else { return false }
-            // A part of a row that outlived its key can't be made whole by a read.
+            // What a row is that has more than its key can't be told from a value, and what is to be
+            // added to one without a key waits for the key.
             let kept = kept(0, $0.identity)
-            return $0.operation == .put ? kept != .back : kept == nil
+            return $0.operation == .put ? kept != .back : kept == nil || kept == .back
         }
     }
 
@@ -20,12 +21,15 @@ extension ModelDatabase {
     }
 
     mutating func refuse(
-        _ rows: RowSet, _ row: Int, _ table: Int, _ operation: DeadLetter.Operation,
+        _ rows: RowSet, _ row: Int, _ table: Int, _ merge: Merge? = nil,
     ) {
         let mapping = mappings[table]
         let letter = DeadLetter(
-            refusing: rows, row, columns: operation == .put ? mapping.values : [],
-            operation: operation, table: mapping.name, code: Self.refusal, message: "refused")
+            refusing: rows, row,
+            columns: merge.map { $0.columns.map { mapping.values[$0] } } ?? mapping.values,
+            adds: merge.map { $0.actions.map { $0 == .add } } ?? [],
+            operation: merge == nil ? .put : .merge, table: mapping.name, code: Self.refusal,
+            message: "refused")
         refused.append(letter)
         everRefused.insert(letter.identity.key)
     }
@@ -37,7 +41,7 @@ extension ModelDatabase {
         }
         var outcome = LetterOutcome()
         for letter in deadLetters where letter.code == Self.refusal {
-            if kept(0, letter.identity) == .back { continue }
+            if letter.operation != .merge, kept(0, letter.identity) == .back { continue }
             guard letter.operation == .put, let values = Self.values(letter) else {
                 outcome.unread.append(letter)
                 continue

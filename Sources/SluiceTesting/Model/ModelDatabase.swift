@@ -91,9 +91,14 @@ public struct ModelDatabase {
     }
 
     /// Applies changes alone, whatever was committed last.
-    public mutating func apply(_ tables: [TableChanges]) {
+    ///
+    /// - Returns: The rows that are refused.
+    @discardableResult
+    public mutating func apply(_ tables: [TableChanges]) -> [DeadLetter] {
+        refused = []
         var revived = RevivedLetters()
         for changes in tables { apply(changes, &revived) }
+        return refused
     }
 
     private struct RowName: Hashable {
@@ -134,7 +139,7 @@ public struct ModelDatabase {
                 stored(changes.puts.values[$0], row, isObject: false)
             }
             if let new, isRefused(table, new) {
-                refuse(changes.puts, row, table, .put)
+                refuse(changes.puts, row, table)
                 continue
             }
             tables[table][changes.puts.identities[row]] = changes.puts.values.indices.map {
@@ -183,7 +188,7 @@ public struct ModelDatabase {
                 values[column] = Self.merged(values[column], new, merge.actions[index])
             }
             if isRefused(table, values[0]) {
-                refuse(merge.rows, row, table, .merge)
+                refuse(merge.rows, row, table, merge)
                 continue
             }
             tables[table][identity] = values

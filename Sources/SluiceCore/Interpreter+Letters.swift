@@ -1,0 +1,75 @@
+extension Interpreter {
+    /// Remembers a row that was set aside before this instance started.
+    mutating func restore(_ letter: DeadLetter) {
+        guard let (table, row) = slot(letter.table, letter.identity) else { return }
+        buffer.tables[table].rows[row].flags.insert(.setAside)
+        buffer.notePendingAdd(table, row, letter.added)
+        if mappings[table].type == .stream {
+            buffer.tables[table].rows[row].flags.insert(.mistyped)
+        }
+    }
+
+    /// Remembers that a row was refused: the database does not have what Redis has.
+    mutating func refuse(_ letter: DeadLetter) {
+        guard let (table, row) = slot(letter.table, letter.identity) else { return }
+        let pending = buffer.tables[table].pendingAdds[Int32(row)]
+        restore(letter)
+        let shape = buffer.tables[table].rows[row].shape
+        // What was folded since is no change of what the database has.
+        if shape == .merge || shape == .update { buffer.readFolded(table, row) }
+        // What is to be added to a row is worth nothing later: the letter is to hold the whole value. But
+        // a row that has more than its key never has one: of that the letter holds what is to be added.
+        if shape == .untouched, letter.operation == .merge,
+            letter.added == 0 || letter.added != pending
+        {
+            buffer.lookAgain(table, row)
+        }
+        // It was to go with its key while this was on its way: that ends the letter.
+        let key = Int(buffer.tables[table].rows[row].key)
+        let isCleared = buffer.tables[table].keys[key].flags.contains(.cleared)
+        if buffer.tables[table].isWiped || isCleared, shape == .untouched || shape == .absent,
+            buffer.tables[table].rows[row].misfit == nil
+        {
+            buffer.delete(table, row)
+        }
+    }
+}
+
+// A counter that outlived its key has more than Redis has. What can't be added to it stands only in its
+// dead letter, and is added with what comes after it, or when the letter is tried again.
+extension RowBuffer {
+    /// Notes what a row's dead letter holds that is to be added to it.
+    mutating func notePendingAdd(_ table: Int, _ row: Int, _ delta: Int64) {
+        let isPending = delta != 0 && tables[table].mapping.isCounter
+        guard isPending || !tables[table].pendingAdds.isEmpty else { return }
+        tables[table].pendingAdds[Int32(row)] = isPending ? delta : nil
+        if tables[table].rows[row].flags.contains(.spared) {
+            tables[table].spared[Int32(row), default: Spared()].pending = isPending ? delta : 0
+        }
+    }
+
+    /// Forgets what is to be added to rows whose letters ended with a commit.
+    mutating func endPendingAdds() {
+        for table in tables.indices where !tables[table].pendingAdds.isEmpty {
+            for slot in Array(tables[table].pendingAdds.keys)
+            where !tables[table].rows[Int(slot)].flags.contains(.setAside) {
+                tables[table].pendingAdds[slot] = nil
+                tables[table].spared[slot]?.pending = 0
+            }
+        }
+    }
+
+    /// Has a row read to which changes were folded while the database refused it.
+    mutating func readFolded(_ table: Int, _ row: Int) {
+        let cell = tables[table].width > 0 ? tables[table].cells[row * tables[table].width] : .null
+        makeOpaque(table, row, isOwn: false)
+        switch cell {
+        case .add(let delta):
+            spare(table, row)
+            noteSpared(table, row, delta)
+        // A deadline says nothing of the value.
+        case .unchanged: spare(table, row)
+        default: break
+        }
+    }
+}
