@@ -240,7 +240,16 @@ public struct Batch: Sendable {
             written[letter.table]?.remove(letter.identity)
         }
         for letter in deadLetters { written[letter.table]?.remove(letter.identity) }
-        return letters.filter { written[$0.table]?.contains($0.identity) == true }
+        // Rows that went with their table or key are not named.
+        let removed = Set(
+            tables.filter { $0.wipe != nil || $0.sweptKeys.count > 0 }.map {
+                mappings[$0.table].name
+            })
+        return letters.filter { letter in
+            written[letter.table]?.contains(letter.identity) == true
+                || removed.contains(letter.table)
+                    && (letter.operation == .remove || letter.operation == .mark)
+        }
     }
 
     /// Creates a batch without rows.

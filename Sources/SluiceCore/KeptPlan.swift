@@ -30,6 +30,7 @@ package struct KeptPlan {
     private let mapping: TableMapping
     private let known: [RowIdentity: Kept]
     private let keptNow: [RowIdentity: Kept]
+    private var excepted: Set<RowIdentity> = []
 
     /// The rows of which a sink must look up whether they are kept, with the key and the table that
     /// they belong to.
@@ -77,14 +78,19 @@ package struct KeptPlan {
         }
         for row in self.changes.marks.identities { end(row) }
         noteKept { !$0.isWide(mapping) }
+        if !returned.isEmpty || self.changes.wipe != nil {
+            excepted = Set(self.changes.clearsExcept.identities)
+        }
     }
 
     /// Those of some rows of ``returned`` keys, or of a wiped table, that go: what the batch puts stays.
     package func leaving(_ rows: [RowIdentity]) -> RowSet {
         var result = RowSet(key: mapping.primaryKey, values: [])
-        let staying = Set(changes.clearsExcept.identities)
-        // One of which the name does not fit is no row.
-        for row in rows where !staying.contains(row) { try? result.append(row, mapping) }
+        for row in rows where !excepted.contains(row) {
+            // A row of which the name does not fit is nobody's that Sluice knows.
+            guard mapping.keys.split(row.key.span) != nil else { continue }
+            try? result.append(row, mapping)
+        }
         return result
     }
 

@@ -7,20 +7,33 @@ enum PostgresPage {
     static func read(
         _ connection: PostgresConnection, _ mapping: TableMapping, after: RowIdentity?, limit: Int,
     ) throws(SinkError) -> [RowIdentity] {
-        let sql = TableStatements(mapping, .postgres).page(isFirst: after == nil, limit: limit)
-        var parameters: [PostgresConnection.Parameter] = []
+        var last: [PostgresConnection.Parameter]?
         if let after {
-            parameters = Self.parameters(of: after.key, mapping)
-            if let member = mapping.member { parameters.append(parameter(after.member, member)) }
+            last = parameters(of: after.key, mapping)
+            if let member = mapping.member { last?.append(parameter(after.member, member)) }
         }
-        return try connection.run(sql, parameters).rows.map { row in
-            var parts = zip(row, mapping.primaryKey).map { text, column -> Bytes in
-                guard let text else { return [] }
-                return column.type == .bytes ? Hex.bytes(text.dropFirst(2)) : Array(text.utf8)
-            }
-            let member = mapping.member == nil ? [] : parts.removeLast()
-            return RowIdentity(key: mapping.keys.key(from: parts), member: member)
+        return try rows(connection, mapping, after: last, limit: limit).map {
+            identity(of: $0, mapping)
         }
+    }
+
+    /// The columns of the primary keys of rows, as texts; what each row is called need not lead back to it.
+    static func rows(
+        _ connection: PostgresConnection, _ mapping: TableMapping,
+        after last: [PostgresConnection.Parameter]?, limit: Int,
+    ) throws(SinkError) -> [[String?]] {
+        let sql = TableStatements(mapping, .postgres).page(isFirst: last == nil, limit: limit)
+        return try connection.run(sql, last ?? []).rows
+    }
+
+    /// What a row is called.
+    static func identity(of row: [String?], _ mapping: TableMapping) -> RowIdentity {
+        var parts = zip(row, mapping.primaryKey).map { text, column -> Bytes in
+            guard let text else { return [] }
+            return column.type == .bytes ? Hex.bytes(text.dropFirst(2)) : Array(text.utf8)
+        }
+        let member = mapping.member == nil ? [] : parts.removeLast()
+        return RowIdentity(key: mapping.keys.key(from: parts), member: member)
     }
 
     static func parameters(

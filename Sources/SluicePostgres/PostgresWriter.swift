@@ -85,16 +85,23 @@ struct PostgresWriter {
     private mutating func clearReturned(
         _ plan: KeptPlan, _ mapping: TableMapping, _ statements: TableStatements,
     ) throws(SinkError) {
+        var count = plan.changes.count
         for returned in plan.returned {
             var last: Bytes?
-            repeat {
+            while true {
                 let page = try kept.returned(
                     of: returned.key, after: last, limit: Self.rowsMax, mapping)
                 let rows = plan.leaving(page.rows)
-                try remove(rows, of: plan.changes, statements, marks: returned.marks)
-                if !returned.marks { try kept.forget(rows.identities, mapping) }
+                count += rows.count
+                let target = WriteTarget(
+                    plan.changes, mapping, marks: returned.marks, rowCount: count)
+                try run(
+                    returned.marks ? statements.markRows : statements.remove, rows, target,
+                    time: returned.marks)
+                try kept.forget(rows.identities, mapping)
                 last = page.last
-            } while last != nil
+                if page.rows.count < Self.rowsMax { break }
+            }
         }
     }
 
@@ -129,15 +136,24 @@ struct PostgresWriter {
         let count = try connection.run(statements.count).rows.first?.first ?? nil
         let target = WriteTarget(
             changes, mapping, marks: marks, rowCount: count.flatMap { Int($0) } ?? 0)
-        var last: RowIdentity?
-        repeat {
-            let page = try PostgresPage.read(
+        let sql = marks ? statements.markRows : statements.remove
+        let before = refusals.letters.count
+        var last: [PostgresConnection.Parameter]?
+        while true {
+            let page = try PostgresPage.rows(
                 connection, mapping, after: last, limit: Self.rowsMax)
-            try run(
-                marks ? statements.markRows : statements.remove, plan.leaving(page), target,
-                time: marks)
-            last = page.last
-        } while last != nil
+            let names = page.map { PostgresPage.identity(of: $0, mapping) }
+            try run(sql, plan.leaving(names), target, time: marks)
+            guard page.count == Self.rowsMax, let end = page.last else { break }
+            last = end.map { $0.map { .text($0) } ?? .null }
+        }
+        // A row may have been held by one that is gone by now.
+        for _ in 0..<WriteTarget.passesMax where refusals.letters.count > before {
+            let count = refusals.letters.count
+            let names = refusals.takeBack(to: before, of: target)
+            try run(sql, plan.leaving(names), target, time: marks)
+            if refusals.letters.count == count { break }
+        }
     }
 
     /// Writes rows that were set aside.

@@ -15,6 +15,8 @@ struct SQLiteWriter {
     /// Whether what fails only at a commit is found with each row, which takes longer.
     let isStrict: Bool
     private(set) var refusals: Refusals
+    // Rows that a deferred foreign key refuses, but perhaps not once all others are there.
+    private var deferred: [Deferred] = []
     /// Rows that were put with other values than the table had, where that was asked for.
     private(set) var changed = 0
     /// The dead letters that end.
@@ -72,6 +74,7 @@ struct SQLiteWriter {
             try remove(changes.marks, of: changes, statements, marks: true)
             try kept.write(plan.notes, mapping)
         }
+        try runDeferred()
     }
 
     private mutating func remove(
@@ -88,20 +91,54 @@ struct SQLiteWriter {
         _ plan: KeptPlan, _ mapping: TableMapping, _ statements: TableStatements,
         _ kept: SQLiteKept,
     ) throws {
+        var count = plan.changes.count
         for returned in plan.returned {
             var last: Bytes = []
             while true {
                 let page = try kept.returned(
                     of: returned.key, after: last, limit: Self.pageMax, mapping)
-                guard let end = page.last else { break }
                 let rows = plan.leaving(page)
-                try remove(rows, of: plan.changes, statements, marks: returned.marks)
-                if !returned.marks {
-                    try kept.write(rows.identities.map { .forget($0) }, mapping)
-                }
+                count += rows.count
+                let target = WriteTarget(
+                    plan.changes, mapping, marks: returned.marks, rowCount: count)
+                try run(
+                    returned.marks ? statements.markRows : statements.remove, rows, target,
+                    time: returned.marks)
+                try kept.write(rows.identities.map { .forget($0) }, mapping)
+                guard page.count == Self.pageMax, let end = page.last else { break }
                 last = end.member
             }
         }
+    }
+
+    private struct Deferred {
+        let sql: String
+        let arguments: [DatabaseValue]
+        let rows: RowSet
+        let target: WriteTarget
+    }
+
+    /// Tries rows once more that a deferred foreign key refused, while any of them are taken.
+    private mutating func runDeferred() throws {
+        var isTaken = true
+        while isTaken, !deferred.isEmpty {
+            let rows = deferred
+            deferred = []
+            isTaken = false
+            for row in rows {
+                let refusal = try attempt {
+                    try database.execute(
+                        sql: row.sql, arguments: StatementArguments(row.arguments))
+                }
+                if refusal == nil { isTaken = true } else { deferred.append(row) }
+            }
+        }
+        for row in deferred {
+            try refusals.add(
+                row.rows, 0, of: row.target, code: SQLiteCodes.deferredCode,
+                message: SQLiteCodes.deferred.message ?? "refused")
+        }
+        deferred = []
     }
 
     /// Writes rows that were set aside.
@@ -115,9 +152,11 @@ struct SQLiteWriter {
         try append(changes, statements)
         let remove = WriteTarget(changes, mapping, .remove)
         try run(statements.remove, letters.removes, remove, time: false)
-        guard letters.marks.count > 0 else { return }
         let mark = WriteTarget(changes, mapping, .mark)
-        try run(statements.markRows, letters.marks, mark, time: true)
+        if letters.marks.count > 0 {
+            try run(statements.markRows, letters.marks, mark, time: true)
+        }
+        try runDeferred()
     }
 
     /// Appends entries. One that is there already is a replay if its fields are the same.
@@ -177,12 +216,22 @@ struct SQLiteWriter {
         let count = try Int.fetchOne(database, sql: statements.count) ?? 0
         let target = WriteTarget(changes, mapping, marks: marks, rowCount: count)
         let sql = marks ? statements.markRows : statements.remove
-        var last: RowIdentity?
-        repeat {
-            let page = try Self.page(database, mapping, after: last, limit: Self.pageMax)
-            try run(sql, plan.leaving(page), target, time: marks)
-            last = page.last
-        } while last != nil
+        let before = refusals.letters.count
+        var last: [DatabaseValue]?
+        while true {
+            let page = try Self.rows(database, mapping, after: last, limit: Self.pageMax)
+            let names = page.map { Self.identity(of: $0, mapping) }
+            try run(sql, plan.leaving(names), target, time: marks)
+            guard page.count == Self.pageMax, let end = page.last else { break }
+            last = mapping.primaryKey.indices.map { end[$0] }
+        }
+        // A row may have been held by one that is gone by now.
+        for _ in 0..<WriteTarget.passesMax where refusals.letters.count > before {
+            let count = refusals.letters.count
+            let names = refusals.takeBack(to: before, of: target)
+            try run(sql, plan.leaving(names), target, time: marks)
+            if refusals.letters.count == count { break }
+        }
     }
 
     /// Runs a statement.
@@ -224,6 +273,13 @@ struct SQLiteWriter {
             if let error = refusal {
                 // Resetting a statement that failed reports its failure once more: a new one does not.
                 statement = try database.makeStatement(sql: sql)
+                if isStrict, error.extendedResultCode == .SQLITE_CONSTRAINT_FOREIGNKEY {
+                    deferred.append(
+                        Deferred(
+                            sql: sql, arguments: arguments, rows: rows.selecting([row]),
+                            target: target))
+                    continue
+                }
                 try refusals.add(
                     rows, row, of: target, code: "sqlite.\(error.extendedResultCode.rawValue)",
                     message: error.message ?? "refused")
@@ -237,11 +293,18 @@ struct SQLiteWriter {
     static func page(
         _ database: Database, _ mapping: TableMapping, after: RowIdentity?, limit: Int,
     ) throws -> [RowIdentity] {
-        let sql = TableStatements(mapping, .sqlite).page(isFirst: after == nil, limit: limit)
-        let arguments = try after.map { try values(of: $0, mapping) } ?? []
-        return try Row.fetchAll(database, sql: sql, arguments: StatementArguments(arguments)).map {
+        let last = try after.map { try values(of: $0, mapping) }
+        return try rows(database, mapping, after: last, limit: limit).map {
             identity(of: $0, mapping)
         }
+    }
+
+    // The primary keys of rows; what each row is called need not lead back to it.
+    private static func rows(
+        _ database: Database, _ mapping: TableMapping, after last: [DatabaseValue]?, limit: Int,
+    ) throws -> [Row] {
+        let sql = TableStatements(mapping, .sqlite).page(isFirst: last == nil, limit: limit)
+        return try Row.fetchAll(database, sql: sql, arguments: StatementArguments(last ?? []))
     }
 
     private static func value(_ column: ColumnVector, _ row: Int) -> DatabaseValue {

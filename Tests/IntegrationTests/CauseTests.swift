@@ -160,7 +160,16 @@ struct CauseTests {
         try await client.send("ZPOPMIN", "z:w")
         try bench.flush()
         #expect(try bench.query(players).map { $0[0] } == ["a", "b", "c", "g", "h"])
-        try await client.send("ZADD", "z:w", "1", "j")
+        // More of them than are looked up at a time.
+        for start in stride(from: 0, to: 12_000, by: 1_000) {
+            try await client.send(
+                ["ZADD", "z:w"] + (start..<start + 1_000).flatMap { ["\($0)", "p\($0)"] })
+        }
+        try bench.flush()
+        try await client.send("ZREMRANGEBYRANK", "z:w", "0", "-2")
+        try bench.flush()
+        #expect(
+            try bench.query(players).map { $0[0] } == ["a", "b", "c", "g", "h", "p11999"])
         try await client.send("DEL", "z:w")
         try bench.flush()
         #expect(try bench.query(players).isEmpty)
