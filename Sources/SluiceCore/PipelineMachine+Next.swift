@@ -53,7 +53,9 @@ extension PipelineMachine {
         let dirty = interpreter.buffer.dirtyCount
         // A baseline ends with a commit; a client that waits is answered by one.
         if baseline.ends(at: processed.offset) || closesReconciliation { return true }
-        if isPending, isCutRequested || dirty >= policy.rowsMax { return true }
+        // Rows that were written, and wait for the stream, ask for no cut by their number.
+        let isMany = dirty >= policy.rowsMax && processed.offset >= interpreter.buffer.putOffUntil
+        if isPending, isCutRequested || isMany { return true }
         // A cut makes room only of what it takes along.
         if mayCutMakeRoom, isRoomWanted { return true }
         if let dirtySince, isPending, dirtySince + policy.interval <= now { return true }

@@ -12,8 +12,8 @@ extension RowBuffer {
     /// Rows that are still opaque stay, and are named as loose; so are rows whose value was read at
     /// a later offset than the cut's.
     ///
-    /// - Parameter waits: Whether rows that a read did not find may stay for the next cut, if what the
-    ///   stream says up to there decides over them; else there is no room for that.
+    /// - Parameter waits: Whether rows that a read did not find wait for the next cut, if what the stream
+    ///   says up to there decides over them; else there is no room for that.
     mutating func cut(at offset: Int64, waits: Bool) -> CutRows {
         var result = CutRows()
         for table in tables.indices where tables[table].hasDirty {
@@ -143,7 +143,11 @@ extension RowBuffer {
                 cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
             }
             guard tables[table].keys[key].flags.contains(.cleared) else { continue }
-            if waits, putsOffClear(table, key, cut: offset) {
+            // Of a large key there is no room to know all that was read until that is decided.
+            if waits, isUndecided(table, key, cut: offset),
+                !tables[table].keys[key].flags.contains(.scanning)
+            {
+                putOffClear(table, key)
                 later.append(key)
                 continue
             }
@@ -248,7 +252,7 @@ extension RowBuffer {
             for key in tables[table].keys.indices {
                 if tables[table].keys[key].flags.contains(.free) { continue }
                 leaveOpaque(table, key: key)
-                tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
+                tables[table].keys[key].flags.subtract(Key.Flags.ofRead.union(.tentative))
                 tables[table].keys[key].readOffset = .min
                 tables[table].keys[key].readUntil = .min
                 forEachRow(table, key) { buffer, row in

@@ -176,7 +176,9 @@ extension RowBuffer {
         switch policy {
         case .keep, nil:
             // Members that were not seen yet stay too.
-            if isScanning { tables[table].keys[key].flags.subtract([.cleared, .marking]) }
+            if isScanning {
+                tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
+            }
             tables[table].keys[key].flags.remove(.tentative)
             let kept = noteKept(table, key, cause)
             forEachRow(table, key) { buffer, row in

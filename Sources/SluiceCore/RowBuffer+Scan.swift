@@ -17,6 +17,7 @@ extension RowBuffer {
         guard next != Baseline.firstCursor else {
             if !isExact { clearUnseen(table, key) }
             dropUnseen(table, key)
+            tables[table].keys[key].flags.remove(.looked)
             return leaveOpaque(table, key: key)
         }
         tables[table].keys[key].cursor = next
@@ -27,7 +28,8 @@ extension RowBuffer {
         scanCount += 1
         let before = tables[table].keys[key].flags
         tables[table].keys[key].flags.insert(.scanning)
-        tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
+        // Why it is read holds until it is read to its end, as it may begin anew.
+        tables[table].keys[key].flags.subtract(Key.Flags.ofRead.subtracting(.looked))
         endVanished(table, key)
         // For a baseline nothing has changed the key: what the stream says of its members holds.
         guard !tables[table].keys[key].flags.contains(.baseline) else { return }
@@ -127,7 +129,9 @@ extension RowBuffer {
         // Rows go with the first page of the new reading, not before any of them is known again.
         let keeps = tables[table].mapping.removal.onDelete == .keep
         if isExact, !keeps, !tables[table].keys[key].flags.contains(.baseline) {
-            tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven, .tentative])
+            tables[table].keys[key].flags.subtract([
+                .cleared, .marking, .swept, .unproven, .tentative,
+            ])
         }
         queueRead(table, key: key)
     }
@@ -139,7 +143,9 @@ extension RowBuffer {
         for table in tables.indices {
             for key in tables[table].keys.indices
             where tables[table].keys[key].flags.contains(.scanning) {
-                tables[table].keys[key].flags.subtract([.cleared, .marking, .unproven, .tentative])
+                tables[table].keys[key].flags.subtract([
+                    .cleared, .marking, .swept, .unproven, .tentative,
+                ])
             }
         }
     }

@@ -27,12 +27,13 @@ extension RowBuffer {
         tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .tentative])
     }
 
-    /// See ``takeBackClear(_:_:)``: of all keys that were read beyond an offset.
+    /// See ``takeBackClear(_:_:)``: of all keys that were read beyond an offset. They are still to be read.
     mutating func takeBackClears(beyond offset: Int64) {
         for table in tables.indices {
-            for slot in tables[table].dirtyKeys
-            where tables[table].keys[Int(slot)].readOffset > offset {
-                takeBackClear(table, Int(slot))
+            for slot in tables[table].dirtyKeys.map(Int.init)
+            where isUndecided(table, slot, cut: offset) {
+                takeBackClear(table, slot)
+                tables[table].keys[slot].flags.insert(.tentative)
             }
         }
     }
@@ -43,7 +44,8 @@ extension RowBuffer {
     /// - Parameter read: What the key was said to be when it was read.
     mutating func removeUnseen(_ table: Int, _ row: Int, of read: Key.Flags) {
         let state = tables[table].rows[row]
-        if !read.isDisjoint(with: [.looked, .swept]), state.shape == .untouched,
+        if !read.isDisjoint(with: [.looked, .swept]),
+            state.shape == .untouched || state.shape == .opaque,
             tables[table].mapping.canKeep
         {
             sweepRemoved(table, row)
@@ -63,27 +65,36 @@ extension RowBuffer {
             noteKept(table, key, cause)
             let start = tables[table].keys[key].readOffset
             forEachRow(table, key) { buffer, row in
-                guard buffer.tables[table].rows[row].readOffset >= start else { return }
-                buffer.sparedNewer(table, row)
+                guard buffer.tables[table].rows[row].readOffset < start else {
+                    return buffer.sparedNewer(table, row)
+                }
+                // It stays with the others.
+                guard buffer.tables[table].rows[row].shape == .untouched else { return }
+                buffer.tables[table].rows[row].flags.subtract([.swept, .removed])
             }
-        case .delete, .mark:
+        case .delete?:
+            tables[table].keys[key].flags.subtract([.tentative, .marking])
+            if !tables[table].isShared { tables[table].keys[key].flags.remove(.swept) }
+        case .mark?:
             tables[table].keys[key].flags.remove(.tentative)
+            tables[table].keys[key].flags.insert(.marking)
             if !tables[table].isShared { tables[table].keys[key].flags.remove(.swept) }
         }
     }
 
-    /// Whether a key has a tentative clear that waits for the next cut, because the stream has not come
-    /// to the read by this one. What was read is written once more then, so that the clear leaves it.
-    mutating func putsOffClear(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
+    /// Whether a key has a tentative clear, and the stream has not come to the read by a cut.
+    func isUndecided(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
         let state = tables[table].keys[key]
-        // Of a large key there is no room to know all that was read until then.
-        guard state.flags.contains(.tentative), state.readOffset > offset,
-            !state.flags.contains(.scanning)
-        else { return false }
+        return state.flags.isSuperset(of: [.cleared, .tentative]) && state.readOffset > offset
+    }
+
+    /// Has a tentative clear wait for the next cut. What was read is written once more then, so that the
+    /// clear leaves it.
+    mutating func putOffClear(_ table: Int, _ key: Int) {
+        putOffUntil = max(putOffUntil, tables[table].keys[key].readOffset)
         forEachRow(table, key) { buffer, row in
             guard buffer.tables[table].rows[row].shape == .value else { return }
             buffer.touch(table, row)
         }
-        return true
     }
 }

@@ -26,6 +26,8 @@ struct RowBuffer: ~Copyable {
     var readOffsetMax = Int64.min
     /// The highest offset at which any row was read: up to there rows may be newer than a cut.
     var looseOffsetMax = Int64.min
+    /// Up to where the stream decides over clears that were put off.
+    var putOffUntil = Int64.min
     /// Rows that went before their last state could be read.
     var vanished = 0
     /// The memory that one hash may take while it is read page by page, in bytes.
@@ -287,6 +289,7 @@ struct RowBuffer: ~Copyable {
             if !isBaseline { unspare(table, row) }
             return
         }
+        let wasOfBaseline = tables[table].keys[key].flags.isSuperset(of: [.opaque, .baseline])
         if !isBaseline {
             if mapping.type != .stream {
                 if !isLooked { noteForgotten(table, key) }
@@ -303,7 +306,10 @@ struct RowBuffer: ~Copyable {
             tables[table].keys[key].flags.subtract(isLooked ? .baseline : [.baseline, .looked])
             restartScan(table, key)
         }
-        guard !tables[table].keys[key].flags.contains(.opaque) else { return }
+        guard !tables[table].keys[key].flags.contains(.opaque) else {
+            if isLooked, wasOfBaseline { tables[table].keys[key].flags.insert(.looked) }
+            return
+        }
         leaveOpaque(table, key: key)
         tables[table].keys[key].flags.formUnion(isBaseline ? [.opaque, .baseline] : .opaque)
         if isLooked { tables[table].keys[key].flags.insert(.looked) }

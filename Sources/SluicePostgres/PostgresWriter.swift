@@ -98,7 +98,7 @@ struct PostgresWriter {
                 try run(
                     returned.marks ? statements.markRows : statements.remove, rows, target,
                     time: returned.marks)
-                try kept.forget(rows.identities, mapping)
+                if !returned.marks { try kept.forget(rows.identities, mapping) }
                 last = page.last
                 if page.rows.count < Self.rowsMax { break }
             }

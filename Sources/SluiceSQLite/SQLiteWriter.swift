@@ -104,7 +104,9 @@ struct SQLiteWriter {
                 try run(
                     returned.marks ? statements.markRows : statements.remove, rows, target,
                     time: returned.marks)
-                try kept.write(rows.identities.map { .forget($0) }, mapping)
+                if !returned.marks {
+                    try kept.write(rows.identities.map { .forget($0) }, mapping)
+                }
                 guard page.count == Self.pageMax, let end = page.last else { break }
                 last = end.member
             }

@@ -103,6 +103,77 @@ struct TrimmedKeyTests {
         #expect(changes.clearsExcept.identities.map(\.member) == [Array("b".utf8)])
     }
 
+    @Test("a key that is trimmed again while it is read page by page takes no row along")
+    func trimmedAgain() throws {
+        let driver = MachineDriver(Self.scores)
+        let page = ReadValue.page([[0x61], [0x31]], next: Array("7".utf8))
+        driver.send("ZPOPMIN z:a")
+        try driver.read(page, after: [])
+        driver.send("ZPOPMIN z:a")
+        try driver.read(page, after: [])
+        try driver.read(Self.page("b"), after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.count == 0 && changes.puts.count == 2)
+        #expect(changes.sweptKeys.identities.map(\.key) == [Array("z:a".utf8)])
+    }
+
+    @Test("a key that is trimmed before a baseline reads it takes no row along")
+    func ofBaseline() throws {
+        let driver = MachineDriver(Self.scores, isNew: true)
+        driver.scan(["z:a"])
+        driver.send("ZPOPMIN z:a")
+        _ = driver.cut()
+        try driver.read(Self.page("b"), after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.count == 0)
+        #expect(changes.sweptKeys.identities.map(\.key) == [Array("z:a".utf8)])
+    }
+
+    @Test(
+        "a large key that expires while it is read leaves nothing behind that a flush takes for gone"
+    )
+    func expiredInScan() throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("ZPOPMIN z:a")
+        try driver.read(.page([[0x61], [0x31]], next: Array("7".utf8)), after: [])
+        driver.send("DEL z:a", .expired)
+        _ = try #require(driver.cut())
+        driver.send("ZADD z:a 1 n")
+        _ = try #require(driver.cut())
+        driver.send("FLUSHALL")
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.kept.contains { $0.identity.key.isEmpty && $0.state == .gone })
+        #expect(!changes.kept.contains { $0.state == .ended })
+    }
+
+    @Test(
+        "what went by itself before the read is marked or deleted as that says",
+        arguments: [true, false])
+    func marked(isExpiredMarked: Bool) throws {
+        let mark = RemovalPolicy.mark("gone_at")
+        let (deleted, expired): (RemovalPolicy, RemovalPolicy) =
+            isExpiredMarked ? (.delete, mark) : (mark, .delete)
+        let mappings = Self.scores.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values,
+                member: $0.member,
+                removal: RemovalPolicies(onDelete: deleted, onExpire: expired, onEvict: .keep))
+        }
+        let driver = MachineDriver(mappings)
+        driver.send("ZPOPMIN z:a")
+        let stream = ["DEL z:a", "ZADD z:a 1 n"]
+        try driver.read(Self.page("n"), after: stream)
+        driver.send(stream[0], .expired)
+        driver.send(stream[1])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, mappings))
+        #expect(changes.clearMarks.count == (isExpiredMarked ? 1 : 0))
+        #expect(changes.clears.count == (isExpiredMarked ? 0 : 1))
+    }
+
     @Test("what the application removes goes as a whole, trimmed before or not")
     func removed() throws {
         let driver = MachineDriver(Self.scores)
