@@ -201,13 +201,6 @@ extension Interpreter {
         }
     }
 
-    /// Forgets that a row was set aside: the database has what was kept of it.
-    mutating func revive(_ letter: DeadLetter, isBaselineRunning: Bool) {
-        guard let (table, row) = slot(letter.table, letter.identity) else { return }
-        if isBaselineRunning { buffer.noteUnseenLetter(table, row) }
-        buffer.tables[table].rows[row].flags.remove(.setAside)
-    }
-
     /// Whether a key has a row for each of its members in a table.
     func hasMembers(table name: String) -> Bool {
         mappings.contains { $0.name == name && !$0.isOneRowPerKey && $0.type != .stream }

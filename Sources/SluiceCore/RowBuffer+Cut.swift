@@ -16,6 +16,7 @@ extension RowBuffer {
     ///   says up to there decides over them; else there is no room for that.
     mutating func cut(at offset: Int64, waits: Bool) -> CutRows {
         var result = CutRows()
+        putOffUntil = .min
         for table in tables.indices where tables[table].hasDirty {
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for row in tables[table].takeDirtyRows() {

@@ -163,6 +163,7 @@ extension RowBuffer {
         // Another type, of which the stream will say how it came about.
         case .wrongType where isScanning && !isMissing:
             tables[table].keys[key].readUntil = offset
+            tables[table].keys[key].flags.remove(.looked)
             return leaveOpaque(table, key: key)
         case .page(let elements, _): members = elements
         case .missing, .wrongType: break

@@ -26,7 +26,7 @@ struct RowBuffer: ~Copyable {
     var readOffsetMax = Int64.min
     /// The highest offset at which any row was read: up to there rows may be newer than a cut.
     var looseOffsetMax = Int64.min
-    /// Up to where the stream decides over clears that were put off.
+    /// Up to where the stream decides over clears that the last cut put off.
     var putOffUntil = Int64.min
     /// Rows that went before their last state could be read.
     var vanished = 0

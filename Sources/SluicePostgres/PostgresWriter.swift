@@ -77,7 +77,7 @@ struct PostgresWriter {
     ) throws(SinkError) {
         guard rows.count > 0 else { return }
         let target = WriteTarget(changes, mappings[changes.table], marks ? .mark : .remove)
-        try run(marks ? statements.markRows : statements.remove, rows, target, time: marks)
+        try run(statements.remove(marks: marks), rows, target, time: marks)
     }
 
     /// Has those rows of keys go that came back after the others outlived an earlier key, a page at a
@@ -96,7 +96,7 @@ struct PostgresWriter {
                 let target = WriteTarget(
                     plan.changes, mapping, marks: returned.marks, rowCount: count)
                 try run(
-                    returned.marks ? statements.markRows : statements.remove, rows, target,
+                    statements.remove(marks: returned.marks), rows, target,
                     time: returned.marks)
                 if !returned.marks { try kept.forget(rows.identities, mapping) }
                 last = page.last
@@ -136,7 +136,7 @@ struct PostgresWriter {
         let count = try connection.run(statements.count).rows.first?.first ?? nil
         let target = WriteTarget(
             changes, mapping, marks: marks, rowCount: count.flatMap { Int($0) } ?? 0)
-        let sql = marks ? statements.markRows : statements.remove
+        let sql = statements.remove(marks: marks)
         let before = refusals.letters.count
         var last: [PostgresConnection.Parameter]?
         while true {
@@ -166,10 +166,10 @@ struct PostgresWriter {
         try run(statements.put, letters.puts, put, time: statements.takesTime)
         try append(changes, statements)
         let remove = WriteTarget(changes, mapping, .remove)
-        try run(statements.remove, letters.removes, remove, time: false)
+        try run(statements.remove(marks: false), letters.removes, remove, time: false)
         guard letters.marks.count > 0 else { return }
         let mark = WriteTarget(changes, mapping, .mark)
-        try run(statements.markRows, letters.marks, mark, time: true)
+        try run(statements.remove(marks: true), letters.marks, mark, time: true)
     }
 
     /// Appends entries. One that is there already is a replay if its fields are the same.

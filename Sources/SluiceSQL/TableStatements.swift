@@ -205,11 +205,10 @@ public struct TableStatements: Sendable {
 
     // MARK: Removing
 
-    /// Deletes rows.
-    public var remove: String { remove(mapping.primaryKey, except: nil, marks: false) }
-
-    /// Marks rows as removed; the time is the last parameter.
-    public var markRows: String { remove(mapping.primaryKey, except: nil, marks: true) }
+    /// Deletes rows, or marks them as removed; then the time is the last parameter.
+    public func remove(marks: Bool) -> String {
+        remove(mapping.primaryKey, except: nil, marks: marks)
+    }
 
     /// Removes all rows of keys.
     ///

@@ -82,7 +82,7 @@ struct SQLiteWriter {
     ) throws {
         guard rows.count > 0 else { return }
         let target = WriteTarget(changes, mappings[changes.table], marks ? .mark : .remove)
-        try run(marks ? statements.markRows : statements.remove, rows, target, time: marks)
+        try run(statements.remove(marks: marks), rows, target, time: marks)
     }
 
     /// Has those rows of keys go that came back after the others outlived an earlier key, a page at a
@@ -102,7 +102,7 @@ struct SQLiteWriter {
                 let target = WriteTarget(
                     plan.changes, mapping, marks: returned.marks, rowCount: count)
                 try run(
-                    returned.marks ? statements.markRows : statements.remove, rows, target,
+                    statements.remove(marks: returned.marks), rows, target,
                     time: returned.marks)
                 if !returned.marks {
                     try kept.write(rows.identities.map { .forget($0) }, mapping)
@@ -153,10 +153,10 @@ struct SQLiteWriter {
         try run(statements.put, letters.puts, put, time: statements.takesTime)
         try append(changes, statements)
         let remove = WriteTarget(changes, mapping, .remove)
-        try run(statements.remove, letters.removes, remove, time: false)
+        try run(statements.remove(marks: false), letters.removes, remove, time: false)
         let mark = WriteTarget(changes, mapping, .mark)
         if letters.marks.count > 0 {
-            try run(statements.markRows, letters.marks, mark, time: true)
+            try run(statements.remove(marks: true), letters.marks, mark, time: true)
         }
         try runDeferred()
     }
@@ -217,7 +217,7 @@ struct SQLiteWriter {
         let mapping = mappings[changes.table]
         let count = try Int.fetchOne(database, sql: statements.count) ?? 0
         let target = WriteTarget(changes, mapping, marks: marks, rowCount: count)
-        let sql = marks ? statements.markRows : statements.remove
+        let sql = statements.remove(marks: marks)
         let before = refusals.letters.count
         var last: [DatabaseValue]?
         while true {

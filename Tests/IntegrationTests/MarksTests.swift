@@ -260,4 +260,23 @@ struct MarksTests {
         #expect(try bench.number("SELECT count(*) FROM events") == 5)
         #expect(try bench.number("SELECT count(*) FROM events WHERE event_id = '7-0'") == 1)
     }
+
+    @Test("members that outlived their key go when the key comes back, as configuration.md says")
+    func outlived() async throws {
+        let bench = try await Bench(
+            .sqlite, tables: CauseTests.tables, redisSettings: Marking.function.setting)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        let tags = "SELECT tag FROM tags ORDER BY tag"
+        try await client.send("FCALL", "sluice_write", "1", "s:a", "SADD", "s:a", "x")
+        try bench.flush()
+        try await client.send("PEXPIRE", "s:a", "20")
+        let isGone = await Eventually.holds { (try? await client.send("EXISTS", "s:a")) == ["0"] }
+        #expect(isGone)
+        try bench.flush()
+        #expect(try bench.query(tags) == [["x"]])
+        try await client.send("FCALL", "sluice_write", "1", "s:a", "SADD", "s:a", "y")
+        try bench.flush()
+        #expect(try bench.query(tags) == [["y"]])
+    }
 }

@@ -87,6 +87,32 @@ struct ConformanceTests {
         await sink.close()
     }
 
+    @Test("a transaction may be idle for a minute at least, and for the lease", arguments: [1, 90])
+    func idleLimit(lease: Int) async throws {
+        let folder = try TemporaryFolder()
+        let server = try await PostgresServer(in: folder.url)
+        let sink = PostgresSink(
+            url: server.url, source: "test", mappings: SinkConformance.mappings,
+            createsTables: true, lease: .seconds(lease))
+        let stored = try await sink.open()
+        let query = try PostgresQuery(url: server.url)
+        _ = try query.rows("CREATE TABLE limits (idle text)")
+        _ = try query.rows(
+            """
+            CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO limits VALUES (current_setting('idle_in_transaction_session_timeout'));
+                RETURN NEW;
+            END $$
+            """)
+        _ = try query.rows(
+            "CREATE TRIGGER note BEFORE UPDATE ON sluice_position EXECUTE FUNCTION note()")
+        var to = stored.checkpoint
+        to.sequence += 1
+        _ = try await sink.apply(Batch(from: stored.checkpoint, to: to))
+        #expect(try query.rows("SELECT idle FROM limits") == [[lease == 1 ? "1min" : "90s"]])
+        await sink.close()
+    }
+
     @Test("tables that an earlier version made are brought up to date")
     func olderTables() async throws {
         let folder = try TemporaryFolder()

@@ -100,6 +100,27 @@ final class MachineDriver {
             history: history, now: now)
     }
 
+    /// Commits what is due and answers that the database has no rows, until a baseline is over.
+    ///
+    /// - Returns: The batch that ends it.
+    func endBaseline() -> Batch? {
+        for _ in 0..<9 {
+            now += .seconds(1)
+            machine.chunkReceived(now: now)
+            switch machine.next(now: now) {
+            case .commit(let batch):
+                machine.committed(BatchOutcome(), now: now)
+                if batch.to.isBaselineDone { return batch }
+            case .sweep:
+                machine.sweepFinished(
+                    rows: 0, missing: [], outlived: [:], last: nil, offset: machine.streamOffset,
+                    history: history, now: now)
+            default: return nil
+            }
+        }
+        return nil
+    }
+
     /// Loses the server for its successor, which goes on from what was processed.
     func failOver() {
         machine.linkLost()
@@ -125,6 +146,17 @@ final class MachineDriver {
         guard case .commit(let batch) = machine.next(now: now) else { return nil }
         machine.committed(BatchOutcome(refused: apply(batch)), now: now)
         return batch
+    }
+
+    /// Has a row looked at that the database has.
+    func lookAgain(_ row: RowIdentity, table: String) { machine.lookAgain([row], table: table) }
+
+    /// Has a dead letter written that was tried while this went on.
+    func revive(_ letter: DeadLetter) {
+        _ = machine.beginRetry()
+        var outcome = LetterOutcome()
+        outcome.written = [letter]
+        machine.endRetry(outcome)
     }
 
     /// Has a dead letter tried that says nothing of the whole row.
