@@ -175,6 +175,37 @@ struct CauseTests {
         #expect(try bench.query(players).isEmpty)
     }
 
+    @Test(
+        "of a leaderboard that is trimmed only what it had itself is marked",
+        arguments: DatabaseKind.allCases)
+    func trimmedMarks(database: DatabaseKind) async throws {
+        let bench = try await Bench(
+            database,
+            tables: """
+                tables:
+                  scores:
+                    keys: "z:<id>"
+                    sorted_set: { member: player, score: points }
+                    on_delete: { mark: gone_at }
+                """)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.send("ZADD", "z:w", "1", "a")
+        try bench.flush()
+        try await client.send("PEXPIRE", "z:w", "20")
+        let isGone = await Eventually.holds { (try? await client.send("EXISTS", "z:w")) == ["0"] }
+        #expect(isGone)
+        try bench.flush()
+        try await client.send("ZADD", "z:w", "1", "b", "2", "c")
+        try bench.flush()
+        try await client.send("ZPOPMIN", "z:w")
+        try bench.flush()
+        #expect(
+            try bench.query("SELECT player FROM scores WHERE gone_at IS NULL ORDER BY player")
+                == [["a"], ["c"]])
+        #expect(try bench.query("SELECT player FROM scores WHERE gone_at IS NOT NULL") == [["b"]])
+    }
+
     @Test("a row of a key that went is marked; when the key comes back it starts afresh")
     func marked() async throws {
         let bench = try await Bench(

@@ -21,11 +21,12 @@ struct LetterTests {
         #expect(batch.to.strays == ["scores"])
     }
 
-    @Test("a letter whose row a baseline reads says nothing of its table")
-    func seen() throws {
+    @Test(
+        "a letter whose row a baseline reads says nothing of its table", arguments: ["1", "word"])
+    func seen(score: String) throws {
         let driver = MachineDriver(Self.scores, letters: [Self.letter], isNew: true)
         driver.scan(["z:a"])
-        try driver.read(.page([[0x6d], [0x31]], next: Array("0".utf8)), after: [])
+        try driver.read(.page([[0x6d], Array(score.utf8)], next: Array("0".utf8)), after: [])
         let batch = try #require(driver.endBaseline())
         #expect(batch.to.strays.isEmpty)
     }
