@@ -125,7 +125,7 @@ extension Interpreter {
     ) {
         guard name == .xadd, let place = Self.placeOfIdentifier(bytes, arguments) else {
             guard offset > buffer.tables[table].keys[slot].readOffset else { return }
-            return buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false)
+            return buffer.makeKeyOpaque(table, slot, at: offset, .whole)
         }
         buffer.endMistyped(table, key: slot, at: offset)
         buffer.setAside(table, slot, id: bytes.extracting(arguments[place]), misfit)

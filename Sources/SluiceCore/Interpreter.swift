@@ -182,7 +182,7 @@ struct Interpreter: ~Copyable {
             }
         }
         let isPart = (isPart || write == .changed) && mappings[table].canKeep
-        buffer.makeKeyOpaque(table, slot, at: offset, isBaseline: false, isLooked: isPart)
+        buffer.makeKeyOpaque(table, slot, at: offset, isPart ? .part : .whole)
         buffer.noteType(table, slot, write)
     }
 

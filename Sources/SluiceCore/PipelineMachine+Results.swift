@@ -197,7 +197,7 @@ extension Interpreter {
             {
                 continue
             }
-            buffer.makeKeyOpaque(table, slot, isBaseline: true)
+            buffer.makeKeyOpaque(table, slot, .none)
         }
     }
 
@@ -217,7 +217,7 @@ extension Interpreter {
             buffer.tables[table].keptKeys[Int32(key)] == nil
         else { return }
         // What stayed in the database when an earlier key went stays.
-        buffer.makeKeyOpaque(table, key, isBaseline: false, isLooked: true)
+        buffer.makeKeyOpaque(table, key, .perhaps)
     }
 
     /// Has a row read that was loose before this instance started.
@@ -228,7 +228,7 @@ extension Interpreter {
         // What the database has is newer than the position: up to there, nothing replaces it.
         if loose.identity.member.isEmpty {
             let slot = buffer.tables[table].key(loose.identity.key.span)
-            buffer.makeKeyOpaque(table, slot, isBaseline: false, isLooked: true)
+            buffer.makeKeyOpaque(table, slot, .perhaps)
             // What had changed it is forgotten.
             buffer.noteType(table, slot, nil)
             guard mappings[table].isOneRowPerKey else { return }

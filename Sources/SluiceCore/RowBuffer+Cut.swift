@@ -144,10 +144,7 @@ extension RowBuffer {
                 cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
             }
             guard tables[table].keys[key].flags.contains(.cleared) else { continue }
-            // Of a large key there is no room to know all that was read until that is decided.
-            if waits, isUndecided(table, key, cut: offset),
-                !tables[table].keys[key].flags.contains(.scanning)
-            {
+            if waits, isPutOff(table, key, cut: offset) {
                 putOffClear(table, key)
                 later.append(key)
                 continue
@@ -283,7 +280,7 @@ extension RowBuffer {
             where tables[table].keys[key].readUntil > offset {
                 tables[table].keys[key].readOffset = .min
                 tables[table].keys[key].readUntil = .min
-                makeKeyOpaque(table, key, isBaseline: false, isLooked: true)
+                makeKeyOpaque(table, key, .perhaps)
             }
             for row in tables[table].rows.indices
             where tables[table].rows[row].readOffset > offset {
@@ -324,9 +321,9 @@ extension RowBuffer {
                 tables[item.table].keys[item.key].readOffset = .min
                 tables[item.table].keys[item.key].readUntil = .min
                 let flags = tables[item.table].keys[item.key].flags
-                makeKeyOpaque(
-                    item.table, item.key, isBaseline: flags.contains(.baseline),
-                    isLooked: flags.contains(.looked))
+                let change: KeyChange =
+                    flags.contains(.baseline) ? .none : flags.contains(.looked) ? .perhaps : .whole
+                makeKeyOpaque(item.table, item.key, change)
                 tables[item.table].keys[item.key].flags
                     .formUnion(flags.intersection(Key.Flags.ofRead))
             }

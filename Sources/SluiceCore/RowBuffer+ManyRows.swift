@@ -15,15 +15,17 @@ extension RowBuffer {
     ///
     /// - Parameters:
     ///   - policy: What becomes of the rows.
-    ///   - sparesLetters: Whether rows with a letter stay as they are until the read.
-    ///   - sparesGone: Whether those stay that outlived an earlier key since the last cut.
+    ///   - change: Why they will be read, or nil when they go.
     mutating func dropRows(
         _ table: Int, _ key: Int, at offset: Int64, _ policy: RemovalPolicy,
-        sparesLetters: Bool = false, sparesGone: Bool = false,
+        _ change: KeyChange? = nil,
     ) {
+        let isLooked = change == .perhaps || change == .part
+        let sparesLetters =
+            change != nil && (tables[table].isShared || isLooked || policy == .keep)
         forEachRow(table, key) { buffer, row in
             let shape = buffer.tables[table].rows[row].shape
-            if sparesGone, buffer.tables[table].rows[row].flags.contains(.gone) { return }
+            if isLooked, buffer.tables[table].rows[row].flags.contains(.gone) { return }
             guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
                 // It was written already or will be, and the clear must not take it.
                 return buffer.rewrite(table, row)

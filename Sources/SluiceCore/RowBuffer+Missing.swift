@@ -37,10 +37,9 @@ extension RowBuffer {
                 return tables[item.table].keys[item.key].flags.subtract(Key.Flags.ofRead)
             }
             let offset = tables[item.table].keys[item.key].readOffset
-            clear(item.table, item.key, at: offset, .deleted)
-            if !before.isDisjoint(with: [.looked, .baseline]) {
-                sweepLooked(item.table, item.key, before: before)
-            }
+            let isLooked = !before.isDisjoint(with: [.looked, .baseline])
+            clear(item.table, item.key, at: offset, .deleted, isEmptied: isLooked)
+            if isLooked { sweepLooked(item.table, item.key, before: before) }
         }
     }
 

@@ -154,7 +154,13 @@ extension RowBuffer {
 
     /// Removes all rows of a key as its table's policy says, but for those that were read at a
     /// later offset than the removal's.
-    mutating func clear(_ table: Int, _ key: Int, at offset: Int64, _ cause: RemovalCause?) {
+    ///
+    /// - Parameter isEmptied: Whether a change emptied it, which takes no row along that outlived an
+    ///   earlier key.
+    mutating func clear(
+        _ table: Int, _ key: Int, at offset: Int64, _ cause: RemovalCause?,
+        isEmptied: Bool = false,
+    ) {
         let policy = cause.map { tables[table].mapping.removal[$0] }
         let before = tables[table].keys[key].flags
         let isScanning = before.contains(.scanning)
@@ -192,7 +198,9 @@ extension RowBuffer {
             }
             if isUnread { vanish(table, key) }
         case .delete, .mark:
-            dropRows(table, key, at: offset, policy ?? .delete)
+            dropRows(table, key, at: offset, policy ?? .delete, isEmptied ? .part : nil)
+            // All that the database has outlived the key since the last cut.
+            if isEmptied, tables[table].keptKeys[Int32(key)] != nil { return }
             tables[table].keptKeys[Int32(key)] = nil
             tables[table].keys[key].flags.insert(.cleared)
             if policy == .delete {

@@ -64,7 +64,7 @@ extension Interpreter {
         for row in rows where mapping.keys.matches(row.key.span) {
             let key = buffer.tables[table].key(row.key.span)
             if mapping.type == .stream {
-                buffer.makeKeyOpaque(table, key, isBaseline: true)
+                buffer.makeKeyOpaque(table, key, .none)
             } else if mapping.isOneRowPerKey {
                 let single = Int(buffer.tables[table].keys[key].first)
                 if !buffer.lookAgain(table, single) { later.append(row) }

@@ -82,8 +82,14 @@ extension RowBuffer {
         }
     }
 
-    /// Whether a key has a tentative clear, and the stream has not come to the read by a cut.
-    func isUndecided(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
+    /// Whether a key has a tentative clear that waits for the next cut. Of a large key there is no room to
+    /// know all that was read until it is decided.
+    func isPutOff(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
+        isUndecided(table, key, cut: offset)
+            && !tables[table].keys[key].flags.contains(.scanning)
+    }
+
+    private func isUndecided(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
         let state = tables[table].keys[key]
         return state.flags.isSuperset(of: [.cleared, .tentative]) && state.readOffset > offset
     }

@@ -269,39 +269,43 @@ struct RowBuffer: ~Copyable {
         toRead.append(Opaque(table: table, key: key, row: row))
     }
 
+    /// Why a whole key is read.
+    enum KeyChange {
+        /// For a baseline: nothing has changed it, and rows that the read does not find are only reported.
+        case none
+        /// Perhaps nothing has changed it: rows that outlived an earlier key stay.
+        case perhaps
+        /// A command changed some of its members: rows that outlived an earlier key stay.
+        case part
+        /// A command may have put another in its place.
+        case whole
+    }
+
     /// Notes that a whole key must be read.
     ///
-    /// - Parameters:
-    ///   - offset: Where it was changed: rows that were read later are known, and stay.
-    ///   - isBaseline: Whether nothing has changed the key, so that rows which the read does not
-    ///     find are only reported.
-    ///   - isLooked: Whether nothing may have changed it, or only some of its members, so that rows
-    ///     which outlived an earlier key stay.
+    /// - Parameter offset: Where it was changed: rows that were read later are known, and stay.
     mutating func makeKeyOpaque(
-        _ table: Int, _ key: Int, at offset: Int64 = .max, isBaseline: Bool, isLooked: Bool = false,
+        _ table: Int, _ key: Int, at offset: Int64 = .max, _ change: KeyChange,
     ) {
         let mapping = tables[table].mapping
         if mapping.isOneRowPerKey {
             let row = Int(tables[table].keys[key].first)
             let isNew = tables[table].rows[row].shape != .opaque
             makeOpaque(table, row, isOwn: false)
-            if isBaseline, isNew { spare(table, row) }
-            if !isBaseline { unspare(table, row) }
+            if change == .none, isNew { spare(table, row) }
+            if change != .none { unspare(table, row) }
             return
         }
+        let isLooked = change == .perhaps || change == .part
         let wasOfBaseline = tables[table].keys[key].flags.isSuperset(of: [.opaque, .baseline])
-        if !isBaseline {
+        if change != .none {
             if mapping.type != .stream {
-                if !isLooked { noteForgotten(table, key) }
+                if change == .whole { noteForgotten(table, key) }
                 takeBackClear(table, key)
                 if tables[table].isShared, isPut(table, key, before: offset) {
                     tables[table].keys[key].flags.insert(.own)
                 }
-                let onDelete = mapping.removal.onDelete
-                let spares = tables[table].isShared || isLooked || onDelete == .keep
-                dropRows(
-                    table, key, at: offset, onDelete, sparesLetters: spares,
-                    sparesGone: isLooked)
+                dropRows(table, key, at: offset, mapping.removal.onDelete, change)
             }
             tables[table].keys[key].flags.subtract(isLooked ? .baseline : [.baseline, .looked])
             restartScan(table, key)
@@ -311,7 +315,8 @@ struct RowBuffer: ~Copyable {
             return
         }
         leaveOpaque(table, key: key)
-        tables[table].keys[key].flags.formUnion(isBaseline ? [.opaque, .baseline] : .opaque)
+        tables[table].keys[key].flags.insert(.opaque)
+        if change == .none { tables[table].keys[key].flags.insert(.baseline) }
         if isLooked { tables[table].keys[key].flags.insert(.looked) }
         // Who only names keys goes on in a stream where the last read of it ended.
         if isExact || mapping.type != .stream { tables[table].keys[key].cursor = [] }

@@ -87,6 +87,22 @@ struct TrimmedKeyTests {
         #expect(batch.deadLetters.isEmpty)
     }
 
+    @Test("a key that expired, came back and was emptied in one batch loses nothing of the first")
+    func emptied() throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("ZADD z:a 1 old")
+        driver.send("DEL z:a", .expired)
+        driver.send("ZADD z:a 1 a")
+        driver.send("ZPOPMIN z:a")
+        try driver.read(.page([], next: Self.last), after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.count == 0 && changes.sweptKeys.count == 0)
+        #expect(changes.puts.identities.map(\.member) == [Array("old".utf8)])
+        #expect(changes.kept.contains { $0.identity.member.isEmpty && $0.state == .gone })
+        #expect(batch.deadLetters.isEmpty)
+    }
+
     @Test("rows stay at a cut that comes before the place of the read, and go at the next")
     func putOff() throws {
         let driver = MachineDriver(Self.scores)
