@@ -96,8 +96,8 @@ public struct TableChanges: Hashable, Sendable {
     public var spared: RowSet
     /// What is added to each of these instead, if it did, in the first value column.
     public var sparedAdds: [Int64] = []
-    /// What their dead letters say that was to be added to each before that.
-    public var sparedPending: [Int64] = []
+    /// What their dead letters hold of the total of each before that.
+    public var sparedPending: [PendingTotal?] = []
     /// Whether the key of each went again meanwhile, so that its value is not all that was added.
     public var sparedIsBroken: [Bool] = []
     /// Whether the name of each was removed before that, so that only a row that had outlived its key by

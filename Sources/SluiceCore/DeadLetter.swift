@@ -34,6 +34,10 @@ public struct DeadLetter: Hashable, Sendable {
     /// The reason, for a person; without values.
     public let message: String
 
+    /// The most bytes of a value with which a letter is loaded at start: what a counter was to be, with a
+    /// deadline, is shorter.
+    package static let shortMax = 512
+
     /// Creates a dead letter.
     public init(
         table: String, identity: RowIdentity, operation: Operation = .put, value: Bytes? = nil,
@@ -160,16 +164,5 @@ extension TableMapping {
             object.append(isWhole ? "$value" : column.name, cell, column.type)
         }
         return object.finished()
-    }
-}
-
-extension DeadLetter {
-    /// What was to be added to the first column, or zero.
-    var added: Int64 {
-        guard operation == .merge, let value,
-            let start = value.firstRange(of: Bytes("{\"add\":\"".utf8))
-        else { return 0 }
-        let digits = Bytes(value[start.upperBound...].prefix { $0 != UInt8(ascii: "\"") })
-        return Number.integer(digits.span) ?? 0
     }
 }

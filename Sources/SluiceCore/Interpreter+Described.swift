@@ -2,15 +2,16 @@
 extension Interpreter {
     mutating func applyUnknown(
         _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
-    ) {
+    ) -> Effect {
         noteFieldDeadlines(bytes.extracting(arguments[0]))
         let description = description(bytes, arguments)
+        if let description, description.isWrite, description.keys.isEmpty { return .unsaid }
         guard let written = description?.written(bytes, arguments) else {
             // Each argument that might be a key is taken for one.
             for argument in arguments.dropFirst() {
                 makeOpaque(bytes.extracting(argument), at: offset)
             }
-            return
+            return .none
         }
         for (index, write) in written.sorted(by: { $0.key < $1.key }) {
             let key = bytes.extracting(arguments[index])
@@ -20,6 +21,7 @@ extension Interpreter {
                 makeOpaque(key, at: offset, isPart: write == .changed)
             }
         }
+        return .none
     }
 
     mutating func sort(

@@ -3,7 +3,7 @@ extension Interpreter {
     mutating func restore(_ letter: DeadLetter) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         buffer.tables[table].rows[row].flags.insert(.setAside)
-        buffer.notePendingAdd(table, row, letter.added)
+        buffer.notePending(table, row, letter.pending(mappings[table]))
         if mappings[table].type == .stream {
             buffer.tables[table].rows[row].flags.insert(.mistyped)
         }
@@ -12,15 +12,22 @@ extension Interpreter {
     /// Remembers that a row was refused: the database does not have what Redis has.
     mutating func refuse(_ letter: DeadLetter) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
-        let pending = buffer.tables[table].pendingAdds[Int32(row)]
+        let before = buffer.tables[table].pendingTotals[Int32(row)]
         restore(letter)
+        let pending = buffer.tables[table].pendingTotals[Int32(row)]
         let shape = buffer.tables[table].rows[row].shape
         // What was folded since is no change of what the database has.
-        if shape == .merge || shape == .update { buffer.readFolded(table, row) }
+        if shape == .merge || shape == .update {
+            if buffer.tables[table].rows[row].flags.contains(.gone) {
+                buffer.foldRefused(table, row)
+            } else {
+                buffer.readFolded(table, row)
+            }
+        }
         // What is to be added to a row is worth nothing later: the letter is to hold the whole value. But
         // a row that has more than its key never has one: of that the letter holds what is to be added.
         if shape == .untouched, letter.operation == .merge,
-            letter.added == 0 || letter.added != pending
+            pending == nil || pending != before
         {
             buffer.lookAgain(table, row)
         }
@@ -39,5 +46,6 @@ extension Interpreter {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         if isBaselineRunning { buffer.noteUnseenLetter(table, row) }
         buffer.tables[table].rows[row].flags.remove(.setAside)
+        buffer.notePending(table, row, nil)
     }
 }

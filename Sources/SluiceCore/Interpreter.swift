@@ -10,6 +10,8 @@ struct Interpreter: ~Copyable {
         case flushed(database: Int?)
         /// The keys of a mapped database are others now.
         case swapped
+        /// A command wrote that does not say which keys.
+        case unsaid
     }
 
     var buffer: RowBuffer
@@ -113,7 +115,7 @@ struct Interpreter: ~Copyable {
         case .xdel, .xtrim, .xsetid, .xgroup, .xclaim, .xack, .xdelex, .xackdel: break
         case .ping, .replconf, .publish, .spublish, .function, .script: break
         case .select, .multi, .exec, .flushall, .swapdb, .copy, .move: break
-        case nil: applyUnknown(bytes, arguments, at: offset)
+        case nil: return applyUnknown(bytes, arguments, at: offset)
         }
         return .none
     }
@@ -178,7 +180,7 @@ struct Interpreter: ~Copyable {
             }
         } else {
             guard offset > buffer.tables[table].keys[slot].readOffset else {
-                return buffer.noteSkipped(table, slot, write)
+                return buffer.noteSkipped(table, slot, write, isPart: isPart)
             }
         }
         let isPart = (isPart || write == .changed) && mappings[table].canKeep
@@ -211,10 +213,12 @@ struct Interpreter: ~Copyable {
                 let row = Int(buffer.tables[table].keys[slot].first)
                 let state = buffer.tables[table].rows[row]
                 guard offset > state.readOffset || state.shape == .missing else {
-                    if policy.map({ mappings[table].removal[$0] }) == .keep {
-                        buffer.breakSpared(table, row)
-                    } else {
+                    switch policy.map({ mappings[table].removal[$0] }) {
+                    case .keep: buffer.breakSpared(table, row)
+                    case nil:
+                        buffer.vanished += 1
                         buffer.unspare(table, row)
+                    case .delete, .mark: buffer.unspare(table, row)
                     }
                     continue
                 }
@@ -233,7 +237,11 @@ struct Interpreter: ~Copyable {
                     continue
                 }
                 if isMissing { buffer.tables[table].keys[slot].readOffset = .min }
-                buffer.clear(table, slot, at: offset, policy)
+                // What was trimmed may have been emptied before another type came to the name.
+                let mayBeEmptied =
+                    type != nil && state.flags.isSuperset(of: [.opaque, .looked])
+                buffer.clear(table, slot, at: offset, policy, isEmptied: mayBeEmptied)
+                if mayBeEmptied { buffer.sweepLooked(table, slot, before: state.flags) }
                 if isKept, buffer.wasUnread(table, state.flags) { buffer.vanish(table, slot) }
             }
         }
@@ -283,7 +291,10 @@ struct Interpreter: ~Copyable {
     private mutating func rename(
         _ bytes: borrowing Span<UInt8>, _ arguments: [Range<Int>], at offset: Int64,
     ) {
-        guard arguments.count == 3 else { return applyUnknown(bytes, arguments, at: offset) }
+        guard arguments.count == 3 else {
+            _ = applyUnknown(bytes, arguments, at: offset)
+            return
+        }
         let new = Bytes(copying: bytes.extracting(arguments[2]))
         if !new.equals(bytes.extracting(arguments[1])) {
             deleteKey(bytes.extracting(arguments[1]), at: offset, .deleted)

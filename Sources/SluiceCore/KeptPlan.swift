@@ -31,6 +31,7 @@ package struct KeptPlan {
     private let known: [RowIdentity: Kept]
     private let keptNow: [RowIdentity: Kept]
     private var excepted: Set<RowIdentity> = []
+    private var sweptNow: Set<Bytes> = []
 
     /// The rows of which a sink must look up whether they are kept, with the key and the table that
     /// they belong to.
@@ -167,9 +168,16 @@ package struct KeptPlan {
             let value = changes.spared.values[0]
             let whole = value.isNull[index] ? 0 : value.integers[index]
             let isWhole = state == .gone && !changes.sparedIsBroken[index]
-            let pending = changes.sparedPending[index]
-            let delta = (isWhole ? whole : changes.sparedAdds[index]) &+ pending
+            var delta = isWhole ? whole : changes.sparedAdds[index]
             remember(rows[index], .back, instead: state)
+            switch changes.sparedPending[index] {
+            case .total(let total)?:
+                changes.puts.append(
+                    changes.spared, index, total: total &+ delta, deadline: deadline)
+                continue
+            case .add(let sum)?: delta &+= sum
+            case nil: break
+            }
             guard delta != 0 || deadline != nil else { continue }
             added.rows.append(changes.spared, index, total: delta, deadline: deadline)
         }
@@ -228,6 +236,7 @@ package struct KeptPlan {
                 changes.clearMarks.append(keys, index)
             }
             notes.append(.forgetKey(key.key))
+            sweptNow.insert(key.key)
         }
         changes.sweptKeys = keys.selecting([])
         changes.sweptKeysIsUnknown = []
@@ -299,7 +308,11 @@ package struct KeptPlan {
         let rows = changes.kept.filter(isMeant)
         for row in rows where row.identity.key.isEmpty { notes += [.forgetTable, .remember(row)] }
         for row in rows where !row.identity.key.isEmpty {
-            if row.isWide(mapping) { notes.append(.forgetKey(row.identity.key)) }
+            if row.isWide(mapping) {
+                notes.append(.forgetKey(row.identity.key))
+                // All that a flush found of a key that was swept before it went, but for what came after.
+                if row.state == .ended, sweptNow.contains(row.identity.key) { continue }
+            }
             notes.append(.remember(row))
         }
     }

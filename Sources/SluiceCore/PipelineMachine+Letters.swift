@@ -12,6 +12,12 @@ extension PipelineMachine {
         return committed
     }
 
+    /// Takes in that a person had the values of dead letters forgotten.
+    public mutating func endDiscard(_ choice: LetterChoice) {
+        isRetrying = false
+        interpreter.buffer.discardPending(choice)
+    }
+
     /// Takes what came of dead letters that were tried; nil when nobody knows.
     public mutating func endRetry(_ outcome: LetterOutcome?) {
         isRetrying = false

@@ -117,11 +117,13 @@ extension PipelineMachine {
             interpreter.buffer.noteUnseenLetters()
         }
         let sweepsDoubtful = sweepsDoubtful
+        let incomplete = interpreter.buffer.incomplete.map { interpreter.mappings[$0].name }
+        interpreter.buffer.incomplete = []
+        reconciliation?.left.formUnion(incomplete)
         closeReconciliation()
         if let gap { begin(at: gap) }
         to.isBaselineDone = !baseline.isRunning
-        strays.formUnion(interpreter.buffer.incomplete.map { interpreter.mappings[$0].name })
-        interpreter.buffer.incomplete = []
+        strays.formUnion(incomplete)
         to.strays = strays
         setReadsUnknown()
 
@@ -181,6 +183,9 @@ extension PipelineMachine {
         counters.missing = 0
         counters.baselineChanges = 0
         stop = nil
+        for table in interpreter.mappings.indices {
+            interpreter.buffer.tables[table].wasSwept = false
+        }
         stopReconciling("the stream had a gap, and every key is read again")
         baseline.start()
     }
@@ -245,6 +250,7 @@ extension PipelineMachine {
             gap == nil, !isRetrying, pauseUntil <= now
         else { return nil }
         sweeping = baseline.generation
+        interpreter.buffer.tables[table].wasSwept = true
         return .sweep(table: table, after: after, limit: policy.sweepMax)
     }
 

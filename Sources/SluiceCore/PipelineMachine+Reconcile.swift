@@ -38,6 +38,8 @@ public struct Reconciliation: Hashable, Sendable {
     public let includesDoubtful: Bool
     /// Where Redis was when rows were looked up last: only from there on a table is what was found.
     var floor = Int64.min
+    /// Tables to which rows without a key may have come since their rows were looked up.
+    var left: Set<String> = []
 
     var isOver: Bool {
         switch phase {
@@ -107,12 +109,9 @@ extension PipelineMachine {
         if reconciliation?.isOver == false { reconciliation?.phase = .stopped(reason) }
     }
 
-    // Append-only tables keep their rows, and so do those whose policy says so.
     private mutating func sweepNext(after table: Int) {
         let mappings = interpreter.mappings
-        let next = mappings.indices.first {
-            $0 > table && mappings[$0].type != .stream && mappings[$0].removal.onDelete != .keep
-        }
+        let next = mappings.indices.first { $0 > table && mappings[$0].canMiss }
         if let next {
             reconciliation?.counts[mappings[next].name] = Reconciliation.Count()
             reconciliation?.phase = .sweeping(table: next, after: nil)
@@ -129,6 +128,7 @@ extension PipelineMachine {
             interpreter.buffer.opaqueCount < policy.readsMax, hasRoomToRead()
         else { return nil }
         sweeping = reconciliationNumber
+        interpreter.buffer.tables[table].wasSwept = true
         return .sweep(table: table, after: after, limit: policy.sweepMax)
     }
 
@@ -182,7 +182,10 @@ extension PipelineMachine {
     /// Notes that a batch leaves no row of the pass to be read: it ends with it.
     mutating func closeReconciliation() {
         guard closesReconciliation else { return }
-        for name in reconciliation?.counts.keys.sorted() ?? [] { strays.remove(name) }
+        let left = reconciliation?.left ?? []
+        for name in reconciliation?.counts.keys.sorted() ?? [] where !left.contains(name) {
+            strays.remove(name)
+        }
         reconciliation?.phase = .done
     }
 }

@@ -16,7 +16,7 @@ extension PipelineMachine {
         counters.setAside += outcome.refused.count
         if flight.isOfBaseline { counters.baselineChanges += outcome.changed }
         for letter in outcome.refused { interpreter.refuse(letter) }
-        interpreter.buffer.endPendingAdds()
+        interpreter.buffer.endPendingTotals()
     }
 
     // MARK: Reads
@@ -166,9 +166,8 @@ extension PipelineMachine {
     }
 
     private mutating func sweepTable(after table: Int) {
-        // Append-only tables keep their rows, whatever becomes of the stream.
         let next = interpreter.mappings.indices.first {
-            $0 > table && interpreter.mappings[$0].type != .stream
+            $0 > table && interpreter.mappings[$0].canMiss
         }
         if let next {
             baseline.phase = .sweeping(table: next, after: nil)

@@ -328,6 +328,10 @@ public struct PipelineMachine: ~Copyable {
         case .swapped:
             gap = position
             isSwap = true
+        case .unsaid:
+            counters.unsaid += 1
+            gap = position
+            isSwap = true
         }
     }
 

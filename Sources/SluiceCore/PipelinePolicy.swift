@@ -78,6 +78,8 @@ public struct PipelineCounters: Hashable, Sendable, Codable {
     public var vanished = 0
     /// Rows and keys that stayed because nobody knows why their keys went.
     public var doubtful = 0
+    /// Commands that wrote and did not say which keys, so that every key was read again.
+    public var unsaid = 0
     /// Full resynchronisations.
     public var resynchronisations = 0
     /// FLUSHALL and FLUSHDB seen.

@@ -55,6 +55,12 @@ extension RowBuffer {
             return
         }
         if tables[table].rows[row].isSparedOpen(at: offset) { return touch(table, row) }
+        if isLeavingLetter(table, row) {
+            let key = Int(tables[table].rows[row].key)
+            if isUndecided(table, key, cut: offset) || isDeferred(table, key) {
+                return touch(table, row)
+            }
+        }
         let isPart = shape == .merge || shape == .update
         let isSetAside = cut.add(row, of: tables[table])
         if isSetAside {
@@ -144,9 +150,8 @@ extension RowBuffer {
                 cut.keep(RowIdentity(key: tables[table].keys[key].bytes), kept)
             }
             guard tables[table].keys[key].flags.contains(.cleared) else { continue }
-            if waits, isPutOff(table, key, cut: offset) {
-                putOffClear(table, key)
-                later.append(key)
+            if isUndecided(table, key, cut: offset) {
+                if putOff(table, key, hasRoom: waits) { later.append(key) }
                 continue
             }
             // Whether it went before it was read, the stream has not said yet.

@@ -139,6 +139,7 @@ extension RowBuffer {
     /// - Parameter write: What the command did, or nil when the key may be of any type now.
     mutating func noteSkipped(
         _ table: Int, _ key: Int, _ write: CommandDescription.Write? = .changed,
+        isPart: Bool = false,
     ) {
         let flags = tables[table].keys[key].flags
         guard !flags.isDisjoint(with: [.opaque, .missing]) else { return }
@@ -148,7 +149,9 @@ extension RowBuffer {
             tables[table].keys[key].flags.remove(.baseline)
             tables[table].keys[key].flags.insert(.looked)
         }
-        if write == nil || write == .overwritten { tables[table].keys[key].flags.remove(.looked) }
+        if write == nil && !isPart || write == .overwritten {
+            tables[table].keys[key].flags.remove(.looked)
+        }
         noteType(table, key, write)
     }
 
@@ -377,6 +380,10 @@ extension RowBuffer {
     /// Has the rows of a key go that was read and is of another type.
     mutating func leave(_ table: Int, key: Int, at offset: Int64) {
         if tables[table].forgotten.remove(Int32(key)) != nil { vanish(table, key) }
-        clear(table, key, at: offset, .deleted)
+        let before = tables[table].keys[key].flags
+        let isLooked = before.contains(.looked)
+        // What was trimmed was emptied, before a command of another type came to the name.
+        clear(table, key, at: offset, .deleted, isEmptied: isLooked)
+        if isLooked { sweepLooked(table, key, before: before) }
     }
 }

@@ -207,8 +207,8 @@ extension RowBuffer {
             guard !isSeen, shape != .absent, !flags.contains(.gone),
                 buffer.tables[table].rows[row].misfit == nil
             else { return }
-            // A baseline only reports what it does not find; what the stream put may go.
-            if isBaseline, shape == .untouched { return }
+            // A baseline only reports what it does not find; of what the stream put, the stream says why.
+            if isBaseline, buffer.isExact || shape == .untouched { return }
             buffer.removeUnseen(table, row, of: before)
         }
     }

@@ -88,10 +88,10 @@ extension RowBuffer {
             tables[table].rows[row].flags.remove(.spared)
             // An add of nothing makes a row too, if there is none.
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)),
-                spared.delta != 0 || spared.pending != 0 || !spared.isBroken
+                spared.delta != 0 || spared.pending != nil || !spared.isBroken
             else { return }
-            tables[table].rows[row].shape = .merge
-            tables[table].set(row, 0, .add(spared.delta &+ spared.pending))
+            tables[table].pendingTotals[Int32(row)] = nil
+            begin(table, row, with: spared.pending ?? .add(0), and: spared.delta)
         } else if !isSwept || isForgotten {
             vanished += 1
             tables[table].rows[row].misfit = Self.vanishedMisfit
@@ -115,6 +115,7 @@ extension RowBuffer {
         }
         if shape == .untouched || shape == .update {
             tables[table].rows[row].shape = .merge
+            if let pending = takePending(table, row) { return begin(table, row, with: pending) }
         }
         touch(table, row)
     }
@@ -125,9 +126,12 @@ extension RowBuffer {
         let mapping = tables[table].mapping
         guard isExact, mapping.isCounter, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
-        if !tables[table].pendingAdds.isEmpty, let pending = tables[table].pendingAdds[Int32(row)] {
-            tables[table].spared[Int32(row), default: Spared()].pending = pending
-        }
+        // A letter on its way to the database is in what is on its way.
+        guard !tables[table].pendingTotals.isEmpty,
+            tables[table].rows[row].flags.contains(.setAside),
+            let pending = tables[table].pendingTotals[Int32(row)]
+        else { return }
+        tables[table].spared[Int32(row), default: Spared()].pending = pending
     }
 
     /// Notes that a row has changed otherwise: what is read replaces it.
@@ -164,7 +168,7 @@ extension RowBuffer {
         let policy = cause.map { tables[table].mapping.removal[$0] }
         let before = tables[table].keys[key].flags
         let isScanning = before.contains(.scanning)
-        let isUnread = isUnread(table, key)
+        let isUnread = isUnread(table, key) || wentAmidPages(table, key, at: offset)
         let isPut = tables[table].isShared && isPut(table, key, before: offset)
         let isThere = isThere(table, key: key, before: offset)
         leaveOpaque(table, key: key)
@@ -199,8 +203,12 @@ extension RowBuffer {
             if isUnread { vanish(table, key) }
         case .delete, .mark:
             dropRows(table, key, at: offset, policy ?? .delete, isEmptied ? .part : nil)
-            // All that the database has outlived the key since the last cut.
-            if isEmptied, tables[table].keptKeys[Int32(key)] != nil { return }
+            if isEmptied {
+                if isExact, tables[table].readsUnknown { return removeKnown(table, key) }
+                removeLetters(table, key)
+                // All that the database has outlived the key since the last cut.
+                if tables[table].keptKeys[Int32(key)] != nil { return }
+            }
             tables[table].keptKeys[Int32(key)] = nil
             tables[table].keys[key].flags.insert(.cleared)
             if policy == .delete {
@@ -217,6 +225,16 @@ extension RowBuffer {
                 if isForgotten { vanish(table, key) }
             }
             touchKey(table, key)
+        }
+    }
+
+    // A member with a dead letter went with all others, unless it outlived an earlier key.
+    private mutating func removeLetters(_ table: Int, _ key: Int) {
+        forEachRow(table, key) { buffer, row in
+            let state = buffer.tables[table].rows[row]
+            guard state.flags.contains(.setAside), state.shape == .untouched, state.misfit == nil
+            else { return }
+            buffer.sweepRemoved(table, row)
         }
     }
 
@@ -266,7 +284,9 @@ extension RowBuffer {
             let isOlder = offset > state.readOffset || isMissing
             // What was read of a later key replaced what this one had.
             let isUnread =
-                isOlder ? isUnread(table, key) || wasUnread(table, state.flags) : !isOneRow
+                isOlder
+                ? isUnread(table, key) || wasUnread(table, state.flags)
+                    || wentAmidPages(table, key, at: offset) : !isOneRow
             if isOlder {
                 leaveOpaque(table, key: key)
                 tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
@@ -306,6 +326,14 @@ extension RowBuffer {
         let flags = tables[table].keys[key].flags
         return flags.contains(.opaque) && !flags.contains(.baseline)
             && !tables[table].mapping.isOneRowPerKey && tables[table].mapping.type != .stream
+    }
+
+    /// Whether a key went at an offset between the first and the last page that was read of it: what it had
+    /// that no page had said by then nobody knows.
+    private func wentAmidPages(_ table: Int, _ key: Int, at offset: Int64) -> Bool {
+        let state = tables[table].keys[key]
+        return state.readOffset != .min && offset > state.readOffset
+            && offset <= state.readUntil && !tables[table].mapping.isOneRowPerKey
     }
 
     /// Whether a key that was found missing had a change that was still to be read. Where the name is

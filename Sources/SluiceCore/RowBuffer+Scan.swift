@@ -15,7 +15,7 @@ extension RowBuffer {
         putMembers(elements, table, key, at: offset)
         tables[table].keys[key].readUntil = offset
         guard next != Baseline.firstCursor else {
-            if !isExact { clearUnseen(table, key) }
+            if !isExact || isDeferred(table, key) { clearUnseen(table, key) }
             dropUnseen(table, key)
             tables[table].keys[key].flags.remove(.looked)
             return leaveOpaque(table, key: key)
@@ -40,7 +40,9 @@ extension RowBuffer {
         // What the key has now is what the pages will say, and the stream after this one.
         forEachRow(table, key) { buffer, row in
             guard buffer.tables[table].rows[row].readOffset < offset,
-                !buffer.tables[table].rows[row].flags.contains(.gone)
+                !buffer.tables[table].rows[row].flags.contains(.gone),
+                // That an earlier key went before it was read is still to be written.
+                buffer.tables[table].rows[row].misfit?.code != .vanished
             else { return }
             buffer.leaveOpaque(table, row)
             buffer.tables[table].fill(row, with: .unchanged)
@@ -57,6 +59,7 @@ extension RowBuffer {
         let flags = tables[table].keys[key].flags
         guard !flags.contains(.baseline) else { return }
         guard !flags.contains(.forgotten) else {
+            tables[table].keys[key].flags.remove(.tentative)
             incomplete.insert(table)
             return
         }
@@ -74,11 +77,13 @@ extension RowBuffer {
     mutating func clearBeforePut(_ table: Int, _ key: Int, _ read: Key.Flags) {
         let policy = tables[table].mapping.removal.onDelete
         guard policy != .keep else { return }
+        let isLooked = read.contains(.looked)
+        if isLooked, isExact, tables[table].readsUnknown { return removeKnown(table, key) }
         let before = tables[table].keys[key].flags
         let marks = policy != .delete
         tables[table].keys[key].flags.formUnion(marks ? [.cleared, .marking] : .cleared)
         tables[table].keys[key].flags.subtract([.swept, .unproven])
-        if read.contains(.looked) {
+        if isLooked {
             clearTentatively(table, key, before: before)
         } else if tables[table].isShared, !read.contains(.own), !before.contains(.cleared) {
             tables[table].keys[key].flags.insert(.unproven)

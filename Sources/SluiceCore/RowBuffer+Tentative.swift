@@ -25,6 +25,16 @@ extension RowBuffer {
     mutating func takeBackClear(_ table: Int, _ key: Int) {
         guard tables[table].keys[key].flags.contains(.tentative) else { return }
         tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .tentative])
+        forEachRow(table, key) { buffer, row in
+            guard buffer.isLeavingLetter(table, row) else { return }
+            buffer.tables[table].rows[row].flags.subtract([.swept, .removed, .dirty])
+        }
+    }
+
+    /// Whether a row is to go for a clear, and has a dead letter that is to go with it.
+    func isLeavingLetter(_ table: Int, _ row: Int) -> Bool {
+        tables[table].rows[row].shape == .untouched
+            && tables[table].rows[row].flags.isSuperset(of: [.setAside, .swept, .removed])
     }
 
     /// See ``takeBackClear(_:_:)``: of all keys that were read beyond an offset. They are still to be read.
@@ -35,6 +45,16 @@ extension RowBuffer {
                 takeBackClear(table, slot)
                 tables[table].keys[slot].flags.insert(.tentative)
             }
+        }
+    }
+
+    /// Has rows go that are known to be of a key, and were not found by a read of it. Others may have
+    /// outlived an earlier key in a time that was not seen: they stay, and a comparison counts them.
+    mutating func removeKnown(_ table: Int, _ key: Int) {
+        if tables[table].wasSwept { incomplete.insert(table) }
+        forEachRow(table, key) { buffer, row in
+            let state = buffer.tables[table].rows[row]
+            if state.shape == .absent, state.misfit == nil { buffer.sweepRemoved(table, row) }
         }
     }
 
@@ -59,7 +79,10 @@ extension RowBuffer {
     /// - Parameter cause: Why it went, or nil when nobody knows.
     mutating func resolveTentative(_ table: Int, _ key: Int, _ cause: RemovalCause?) {
         guard tables[table].keys[key].flags.contains(.tentative) else { return }
-        switch cause.map({ tables[table].mapping.removal[$0] }) {
+        let policy = cause.map { tables[table].mapping.removal[$0] }
+        // What goes at the end of a scan goes then, whatever the stream says meanwhile.
+        if isDeferred(table, key), policy != .keep, policy != nil { return }
+        switch policy {
         case .keep, nil:
             takeBackClear(table, key)
             noteKept(table, key, cause)
@@ -82,21 +105,42 @@ extension RowBuffer {
         }
     }
 
-    /// Whether a key has a tentative clear that waits for the next cut. Of a large key there is no room to
-    /// know all that was read until it is decided.
-    func isPutOff(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
-        isUndecided(table, key, cut: offset)
-            && !tables[table].keys[key].flags.contains(.scanning)
+    /// Whether the clear of a key that is read page by page was put off until its last page.
+    func isDeferred(_ table: Int, _ key: Int) -> Bool {
+        let flags = tables[table].keys[key].flags
+        return flags.contains(.tentative) && !flags.contains(.cleared)
     }
 
-    private func isUndecided(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
+    /// Has a clear wait that a cut comes to before it is decided: of a key that is read page by page until
+    /// its last page, of any other for the next cut; where there is no room, until the key is read again.
+    ///
+    /// - Returns: Whether it waits for the next cut.
+    mutating func putOff(_ table: Int, _ key: Int, hasRoom: Bool) -> Bool {
+        if tables[table].keys[key].flags.contains(.scanning) {
+            takeBackClear(table, key)
+            tables[table].keys[key].flags.insert(.tentative)
+            return false
+        }
+        guard hasRoom else {
+            tables[table].keys[key].readOffset = .min
+            tables[table].keys[key].readUntil = .min
+            forEachRow(table, key) { $0.tables[table].rows[$1].readOffset = .min }
+            makeKeyOpaque(table, key, .perhaps)
+            return false
+        }
+        putOffClear(table, key)
+        return true
+    }
+
+    /// Whether the stream may still say that a key with a tentative clear went before it was read.
+    func isUndecided(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
         let state = tables[table].keys[key]
         return state.flags.isSuperset(of: [.cleared, .tentative]) && state.readOffset > offset
     }
 
     /// Has a tentative clear wait for the next cut. What was read is written once more then, so that the
     /// clear leaves it.
-    mutating func putOffClear(_ table: Int, _ key: Int) {
+    private mutating func putOffClear(_ table: Int, _ key: Int) {
         putOffUntil = max(putOffUntil, tables[table].keys[key].readOffset)
         forEachRow(table, key) { buffer, row in
             guard buffer.tables[table].rows[row].shape == .value else { return }

@@ -108,9 +108,18 @@ struct RowBuffer: ~Copyable {
         switch shape {
         case .value: if !isAdd { unspare(table, row) }
         case .merge: break
+        case .update where tables[table].isShared:
+            // The deadline may have been that of another type's key, which had the name until then.
+            makeOpaque(table, row)
+            if isAdd { spare(table, row) }
+            return false
         case .update: tables[table].rows[row].shape = .merge
         case .absent, .missing:
+            let isLooked =
+                shape == .missing && tables[table].rows[row].flags.contains(.swept)
             beginPut(table, row)
+            // It was looked for in vain: its key came back with this.
+            if isLooked, isAdd { spare(table, row) }
             return true
         case .opaque:
             if !isAdd { unspare(table, row) }

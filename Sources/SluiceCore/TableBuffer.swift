@@ -6,6 +6,9 @@ struct TableBuffer {
     /// Whether a change of a row that is not known must read it: during a baseline, and while the
     /// table holds rows without a key.
     var readsUnknown = false
+    /// Whether the last baseline, or a person since, had its rows looked up: rows that have no key since
+    /// then may not have been counted.
+    var wasSwept = false
     /// Whether other tables map some of its keys, if they are of another type.
     var isShared = false
     /// Whether other tables map some of its keys, if they are of another type, and some types are
@@ -24,7 +27,7 @@ struct TableBuffer {
     /// What was added to rows that are read, in case they outlived their keys.
     var spared: [Int32: Spared] = [:]
     /// What was to be added to rows, and stands only in their dead letters.
-    var pendingAdds: [Int32: Int64] = [:]
+    var pendingTotals: [Int32: PendingTotal] = [:]
     /// Hashes that are read page by page.
     var fieldScans: [Int32: FieldScan] = [:]
     /// How often such a reading began anew.
@@ -169,7 +172,7 @@ struct TableBuffer {
             }
         }
         fill(slot, with: .unchanged)
-        if !pendingAdds.isEmpty { pendingAdds[Int32(slot)] = nil }
+        if !pendingTotals.isEmpty { pendingTotals[Int32(slot)] = nil }
         rows[slot] = Row()
         rows[slot].flags = .free
         freeRows.append(Int32(slot))
@@ -254,7 +257,7 @@ struct Spared {
     var delta: Int64 = 0
     /// What the row's dead letter says that was to be added to it before that, while an earlier key had
     /// its name perhaps.
-    var pending: Int64 = 0
+    var pending: PendingTotal?
     /// Whether its key went once more meanwhile, so that what is read is not all that was added.
     var isBroken = false
     /// Whether its name was removed before that: what the row had then is no total that goes on, unless

@@ -178,6 +178,10 @@ public struct TableMapping: Hashable, Sendable {
     /// Whether rows may outlive their keys without a mark.
     public var canKeep: Bool { type != .stream && (needsCause || removal.all.contains(.keep)) }
 
+    /// Whether its rows are missing when they have no key: append-only tables keep theirs, and so do those
+    /// whose policy says so of what the application removed.
+    var canMiss: Bool { type != .stream && removal.onDelete != .keep }
+
     /// The column that takes the time of a removal, if a policy marks.
     public var markColumn: String? {
         for case .mark(let column) in removal.all + [removal.onMissing] { return column }

@@ -178,7 +178,11 @@ extension Pipeline {
                 throw RedisError(.retry, "the reader is not connected")
             }
             let rows = try await sink.page(table: table, after: after, limit: limit)
-            let found = try await reader.missing(rows, of: mappings[table])
+            let found = try await reader.missing(
+                rows, of: mappings[table],
+                isShared: mappings.contains {
+                    $0.name != mappings[table].name && $0.overlaps(mappings[table])
+                })
             let outlived = try await sink.outlived(found.rows, table: table)
             let place = place(found.place.offset, found.place.history)
             machine?.sweepFinished(

@@ -70,7 +70,7 @@ extension Pipeline {
         guard let checkpoint = try? await beginRetry() else { return nil }
         do throws(SinkError) {
             let count = try await sink.discard(choice, at: checkpoint)
-            machine?.endRetry(nil)
+            machine?.endDiscard(choice)
             doorbell.ring()
             return count
         } catch {

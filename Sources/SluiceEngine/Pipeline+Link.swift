@@ -254,6 +254,11 @@ extension Pipeline {
     }
 
     private func sayFlushes() {
+        if let count = machine?.counters.unsaid, count > unsaidSaid {
+            unsaidSaid = count
+            logger.warning(
+                "A command wrote that does not say which keys: every key is read again")
+        }
         guard let count = machine?.counters.flushes, count > flushesSaid else { return }
         flushesSaid = count
         let others = mappings.filter { $0.removal.onFlush != .keep }.map(\.name)

@@ -63,6 +63,8 @@ public actor Pipeline: Service {
     var setAside: [String: Int] = [:]
     /// How many flushes of Redis the log has.
     var flushesSaid = 0
+    /// How many commands it has that did not say which keys they write.
+    var unsaidSaid = 0
     var isDraining = false
     /// Whether there may be dead letters that can be tried again.
     var hasLetters = false

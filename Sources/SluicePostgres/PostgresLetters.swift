@@ -8,12 +8,12 @@ struct PostgresLetters {
     /// The pause before the first retry; each further one is twice as long, up to 64 times.
     let retryAfter: Duration
 
-    /// Those that are stored, with what was to be added to rows but without other values.
+    /// Those that are stored, with their values where these are as short as a counter's.
     func names() throws(SinkError) -> [DeadLetter] {
         try connection.run(
             """
             SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), operation,
-                CASE WHEN operation = 'merge' THEN value END, code, message
+                CASE WHEN octet_length(value) <= \(DeadLetter.shortMax) THEN value END, code, message
             FROM sluice_dead_letters WHERE source = $1
             """, [.text(source)]
         ).rows.map(Self.letter)

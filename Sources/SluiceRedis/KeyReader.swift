@@ -324,21 +324,25 @@ package final class KeyReader: Sendable {
     }
 
     /// Those of a table's rows that have no key or member, and at which offset or a later one.
+    ///
+    /// - Parameter isShared: Whether a key of another type may have the name, and be another table's.
     package func missing(
-        _ rows: [RowIdentity], of mapping: TableMapping,
+        _ rows: [RowIdentity], of mapping: TableMapping, isShared: Bool,
     ) async throws(RedisError) -> (rows: [RowIdentity], place: StreamPlace) {
         let commands = rows.map { row -> [[UInt8]] in
             switch mapping.type {
             case .sortedSet: [Array("ZSCORE".utf8), row.key, row.member]
             case .set: [Array("SISMEMBER".utf8), row.key, row.member]
-            default: [Array("EXISTS".utf8), row.key]
+            default: [Array((isShared ? "TYPE" : "EXISTS").utf8), row.key]
             }
         }
         let replies = try await send(commands + [Self.whereabouts], in: mapping.database)
         let missing = zip(rows, replies).filter { _, reply in
             switch reply {
             case .null, .error, .integer(0): true
-            default: false
+            case .integer, .bulk: false
+            // What TYPE says.
+            default: isShared && reply.text != mapping.type.name
             }
         }
         return (missing.map(\.0), try place(replies[replies.count - 1]))

@@ -11,13 +11,13 @@ struct SQLiteLetters {
     let retryAfter: Duration
     let now: String
 
-    /// Those that are stored, with what was to be added to rows but without other values.
+    /// Those that are stored, with their values where these are as short as a counter's.
     func names() throws -> [DeadLetter] {
         try Row.fetchAll(
             database,
             sql: """
                 SELECT table_name, key, member, operation, code, message,
-                    CASE WHEN operation = 'merge' THEN value END AS value
+                    CASE WHEN length(value) <= \(DeadLetter.shortMax) THEN value END AS value
                 FROM sluice_dead_letters WHERE source = ?
                 """, arguments: [source]
         ).map(letter)

@@ -208,7 +208,8 @@ struct RedisGuards {
         defer { reader.close() }
         guard let info = try? await reader.info() else { return }
         let guards = RedisGuards(reader: reader, info: info, configuration: configuration)
-        let measured = await guards.measurements().filter { $0.level == .warning }
+        // With keys that match no table, which is no fault, but may be a mistake.
+        let measured = await guards.measurements().filter { $0.level == .warning || $0.hint != nil }
         for finding in await guards.settings() + measured {
             warn("\(finding.subject): \(finding.message)", finding.hint ?? "")
         }

@@ -134,7 +134,7 @@ struct TrimmedKeyTests {
         #expect(changes.sweptKeys.identities.map(\.key) == [Array("z:a".utf8)])
     }
 
-    @Test("a key that is trimmed before a baseline reads it takes no row along")
+    @Test("a key that is trimmed before a baseline reads it takes no row along that nobody knows")
     func ofBaseline() throws {
         let driver = MachineDriver(Self.scores, isNew: true)
         driver.scan(["z:a"])
@@ -143,8 +143,8 @@ struct TrimmedKeyTests {
         try driver.read(Self.page("b"), after: [])
         let batch = try #require(driver.cut())
         let changes = try #require(Self.changes(batch, Self.scores))
-        #expect(changes.clears.count == 0)
-        #expect(changes.sweptKeys.identities.map(\.key) == [Array("z:a".utf8)])
+        // What the gap left without a key can't be told from what was trimmed: the baseline counts it.
+        #expect(changes.clears.count == 0 && changes.sweptKeys.count == 0)
     }
 
     @Test(

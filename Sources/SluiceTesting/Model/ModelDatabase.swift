@@ -74,6 +74,10 @@ public struct ModelDatabase {
         for letter in new where letter.code == Misfit.Code.vanished.rawValue {
             everVanished.insert(letter.identity.key)
         }
+        // What a key of another type had replaced, and which of the commands since were seen, is not told.
+        for letter in new where letter.code == Misfit.Code.wrongType.rawValue {
+            everRefused.insert(letter.identity.key)
+        }
         if let loose = batch.loose { self.loose = loose }
         checkpoint = batch.to
         return refused

@@ -1,0 +1,128 @@
+/// What a counter's dead letter holds, and the database does not have.
+public enum PendingTotal: Hashable, Sendable {
+    /// What is to be added to the row, which has more than Redis because it outlived its key.
+    case add(Int64)
+    /// What the row was to be.
+    case total(Int64)
+}
+
+// A counter that outlived its key has more than Redis has. What it was to be, or what was to be added to
+// it, and was refused, stands only in its dead letter: what comes then goes on top of that.
+extension RowBuffer {
+    /// Notes what a row's dead letter holds of its total.
+    mutating func notePending(_ table: Int, _ row: Int, _ pending: PendingTotal?) {
+        guard pending != nil || !tables[table].pendingTotals.isEmpty else { return }
+        tables[table].pendingTotals[Int32(row)] = pending
+        if tables[table].rows[row].flags.contains(.spared) {
+            tables[table].spared[Int32(row), default: Spared()].pending = pending
+        }
+    }
+
+    /// What a row's dead letter holds of its total, for what takes it along into the row.
+    mutating func takePending(_ table: Int, _ row: Int) -> PendingTotal? {
+        guard !tables[table].pendingTotals.isEmpty else { return nil }
+        let pending = tables[table].pendingTotals.removeValue(forKey: Int32(row))
+        return tables[table].rows[row].flags.contains(.setAside) ? pending : nil
+    }
+
+    /// Forgets the totals of rows whose letters ended with a commit.
+    mutating func endPendingTotals() {
+        for table in tables.indices where !tables[table].pendingTotals.isEmpty {
+            for slot in Array(tables[table].pendingTotals.keys)
+            where !tables[table].rows[Int(slot)].flags.contains(.setAside) {
+                endPending(table, slot)
+            }
+        }
+    }
+
+    /// Forgets the totals of letters of which a person forgot the values.
+    mutating func discardPending(_ choice: LetterChoice) {
+        for table in tables.indices
+        where choice.table ?? tables[table].mapping.name == tables[table].mapping.name {
+            for slot in Array(tables[table].pendingTotals.keys) {
+                let key = tables[table].keys[Int(tables[table].rows[Int(slot)].key)].bytes
+                if choice.key ?? key == key { endPending(table, slot) }
+            }
+        }
+    }
+
+    private mutating func endPending(_ table: Int, _ slot: Int32) {
+        tables[table].pendingTotals[slot] = nil
+        tables[table].spared[slot]?.pending = nil
+    }
+
+    /// Begins a row that outlived its key with what its dead letter holds.
+    mutating func begin(_ table: Int, _ row: Int, with pending: PendingTotal, and delta: Int64 = 0)
+    {
+        switch pending {
+        case .add(let sum):
+            tables[table].rows[row].shape = .merge
+            tables[table].set(row, 0, .add(sum &+ delta))
+        case .total(let total):
+            tables[table].fill(row, with: .null)
+            tables[table].rows[row].shape = .value
+            tables[table].set(row, 0, .integer(total &+ delta))
+        }
+        touch(table, row)
+    }
+
+    /// Takes a refused change of a row along, of which the key went while the change was on its way.
+    mutating func foldRefused(_ table: Int, _ row: Int) {
+        let cell = tables[table].width > 0 ? tables[table].cells[row * tables[table].width] : .null
+        let folded: Int64? =
+            switch cell {
+            case .add(let delta): delta
+            case .unchanged: 0
+            default: nil
+            }
+        if let folded, let pending = takePending(table, row) {
+            return begin(table, row, with: pending, and: folded)
+        }
+        if tables[table].rows[row].shape == .update {
+            // A deadline says nothing of the value, which the letter has.
+            tables[table].fill(row, with: .unchanged)
+            tables[table].rows[row].shape = .untouched
+        } else {
+            vanished += 1
+            tables[table].rows[row].misfit = Self.vanishedMisfit
+        }
+        touch(table, row)
+    }
+
+    /// Has a row read to which changes were folded while the database refused it.
+    mutating func readFolded(_ table: Int, _ row: Int) {
+        let cell = tables[table].width > 0 ? tables[table].cells[row * tables[table].width] : .null
+        makeOpaque(table, row, isOwn: false)
+        switch cell {
+        case .add(let delta):
+            spare(table, row)
+            noteSpared(table, row, delta)
+        // A deadline says nothing of the value.
+        case .unchanged: spare(table, row)
+        default: break
+        }
+    }
+}
+
+extension DeadLetter {
+    /// What it holds of a counter's total.
+    func pending(_ mapping: TableMapping) -> PendingTotal? {
+        guard mapping.isCounter, let value else { return nil }
+        var start = LetterObject()
+        start.append(Bytes(mapping.values[0].name.utf8), text: [])
+        let before = start.finished().dropLast(2)
+        switch operation {
+        case .merge:
+            let marker = before.dropLast() + Bytes("{\"add\":\"".utf8)
+            return Self.number(value, after: marker).map(PendingTotal.add)
+        case .put: return Self.number(value, after: before).map(PendingTotal.total)
+        case .append, .remove, .mark, .clear: return nil
+        }
+    }
+
+    private static func number(_ value: Bytes, after start: some Collection<UInt8>) -> Int64? {
+        guard value.starts(with: start) else { return nil }
+        let digits = Bytes(value.dropFirst(start.count).prefix { $0 != UInt8(ascii: "\"") })
+        return Number.integer(digits.span)
+    }
+}
