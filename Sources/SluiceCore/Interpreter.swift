@@ -183,7 +183,8 @@ struct Interpreter: ~Copyable {
                 return buffer.noteSkipped(table, slot, write, isPart: isPart)
             }
         }
-        let isPart = (isPart || write == .changed) && mappings[table].canKeep
+        let hasOthers = mappings[table].canKeep || buffer.tables[table].readsUnknown
+        let isPart = (isPart || write == .changed) && hasOthers
         buffer.makeKeyOpaque(table, slot, at: offset, isPart ? .part : .whole)
         buffer.noteType(table, slot, write)
     }

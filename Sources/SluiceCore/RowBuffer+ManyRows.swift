@@ -31,6 +31,10 @@ extension RowBuffer {
                 return buffer.rewrite(table, row)
             }
             if sparesLetters, buffer.spareLetter(table, row) { return }
+            // Of a row that nothing was heard of since a gap nobody knows whose it is.
+            if isLooked, buffer.isExact, buffer.tables[table].readsUnknown, shape == .untouched {
+                return
+            }
             if shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
             buffer.leaveOpaque(table, row)
             buffer.tables[table].rows[row].shape = .absent

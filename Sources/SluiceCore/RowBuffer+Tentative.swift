@@ -64,6 +64,9 @@ extension RowBuffer {
     /// - Parameter read: What the key was said to be when it was read.
     mutating func removeUnseen(_ table: Int, _ row: Int, of read: Key.Flags) {
         let state = tables[table].rows[row]
+        // Nobody knows whose it is.
+        let isUnknown = isExact && tables[table].readsUnknown && read.contains(.looked)
+        if isUnknown, state.shape == .untouched { return }
         if !read.isDisjoint(with: [.looked, .swept]),
             state.shape == .untouched || state.shape == .opaque,
             tables[table].mapping.canKeep

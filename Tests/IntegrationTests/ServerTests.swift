@@ -191,15 +191,40 @@ struct ServerTests {
         try bench.flush()
         try await bench.expectEqual("\(kind): SELECT inside MULTI")
         #expect(try bench.query("SELECT value FROM strings WHERE key = 'a'") == [["2"]])
+        // Each database has a key that the other has not, and one that it has otherwise.
+        for command in ["SET only:0 x", "SELECT 3", "SET only:3 y", "SET a other", "SELECT 0"] {
+            try await client.send(Self.words(command))
+        }
+        try bench.flush()
+        let strings =
+            "SELECT key, value FROM strings WHERE key IN ('a', 'only:0', 'only:3') ORDER BY 1"
+        #expect(try bench.query(strings) == [["a", "2"], ["only:0", "x"]])
+        try await client.send("MULTI")
         try await client.send("SWAPDB", "0", "3")
+        try await client.send("SET", "in:transaction", "z")
+        try await client.send("EXEC")
+        let swapped = [["a", "other"], ["only:0", "x"], ["only:3", "y"]]
         let isRead = await Eventually.holds {
             guard (try? bench.flush()) != nil else { return false }
-            return (try? bench.query("SELECT value FROM strings WHERE key = 'a'")) == [["2"]]
+            return (try? bench.query(strings)) == swapped
         }
         #expect(isRead, "\(kind): SWAPDB \(bench.sluice.log)")
-        try await client.send("SET", "a", "after")
+        try await client.send("APPEND", "a", "+")
         try bench.flush()
-        #expect(try bench.query("SELECT value FROM strings WHERE key = 'a'") == [["after"]])
+        #expect(try bench.query("SELECT value FROM strings WHERE key = 'a'") == [["other+"]])
+        // What went to the other database is counted, as after any gap, and goes when a person says so.
+        #expect(await bench.counter("missing") > 0)
+        let done = try bench.sluice.command("reconcile", "--delete-missing", "--yes")
+        #expect(done.code == 0, "\(done.output)")
+        try bench.flush()
+        try await bench.expectEqual("\(kind): SWAPDB")
+        #expect(try bench.query(strings) == [["a", "other+"], ["only:3", "y"]])
+        // Two databases that no table maps are of no concern.
+        let baselines = bench.sluice.log.components(separatedBy: "baseline").count
+        try await client.send("SWAPDB", "8", "9")
+        try bench.flush()
+        #expect(bench.sluice.log.components(separatedBy: "baseline").count == baselines)
+        try await bench.expectEqual("\(kind): SWAPDB of databases that no table maps")
     }
 
     @Test("MIGRATE takes rows from one database to another", arguments: ServerKind.supported)

@@ -61,9 +61,9 @@ struct VerifyTests {
 
     @Test(
         "rows that change all the time are compared, and what differs is found",
-        arguments: DatabaseKind.allCases)
-    func live(kind: DatabaseKind) async throws {
-        let bench = try await Bench(kind, server: ServerKind.supported[1])
+        arguments: DatabaseKind.allCases, ServerKind.supported)
+    func live(kind: DatabaseKind, server: ServerKind) async throws {
+        let bench = try await Bench(kind, server: server)
         try await bench.start()
         let client = try await bench.redis.connect()
         try await client.sendAll((0..<50).map { ["SET", "c:\($0)", "1000"] })

@@ -159,6 +159,12 @@ final class MachineDriver {
         machine.endRetry(outcome)
     }
 
+    /// Has the values of dead letters forgotten.
+    func discard(_ choice: LetterChoice) {
+        _ = machine.beginRetry()
+        machine.endDiscard(choice)
+    }
+
     /// Has a dead letter tried that says nothing of the whole row.
     func retry(_ letter: DeadLetter) throws {
         let committed = machine.beginRetry()

@@ -118,4 +118,69 @@ struct RefusedCounterTests {
         #expect(try settle(driver).isEmpty)
         #expect(value == .integer(5))
     }
+
+    @Test(
+        "a total that was refused before its key expired is what goes on", arguments: [false, true])
+    mutating func refusedTotal(isRestarted: Bool) throws {
+        let first = MachineDriver(Self.mappings)
+        first.send("SET c:a 100")
+        #expect(try settle(first).isEmpty)
+        database.refuses = true
+        first.send("INCRBY c:a 7")
+        first.send("DEL c:a", .expired)
+        let letter = try #require(try settle(first).first)
+        #expect(letter.operation == .put && value == .integer(100))
+        let driver = isRestarted ? MachineDriver(Self.mappings, letters: [letter]) : first
+        driver.send("INCRBY c:a 1")
+        try driver.read(Self.text(1), after: [])
+        #expect(try settle(driver).isEmpty)
+        #expect(value == .integer(108))
+        driver.send("INCRBY c:a 1")
+        #expect(try settle(driver).isEmpty)
+        #expect(value == .integer(109))
+    }
+
+    @Test(
+        "what was added and expired while the database refused an add is added, and the row stays")
+    mutating func goneInFlight() throws {
+        let driver = MachineDriver(Self.mappings)
+        driver.send("SET c:a 100")
+        _ = try settle(driver)
+        driver.send("DEL c:a", .expired)
+        _ = try settle(driver)
+        database.refuses = true
+        driver.send("INCRBY c:a 7")
+        var database = database
+        _ = driver.cut { batch in
+            driver.send("INCRBY c:a 5")
+            driver.send("DEL c:a", .expired)
+            return database.apply(batch.tables)
+        }
+        self.database = database
+        #expect(try settle(driver).isEmpty)
+        #expect(value == .integer(112))
+    }
+
+    @Test("a key that comes back right after it was looked for in vain goes on")
+    mutating func lookedFor() throws {
+        let (driver, letter) = try refuse()
+        driver.send("DEL c:a", .expired)
+        _ = try settle(driver)
+        database.refuses = false
+        try driver.retry(letter)
+        try driver.read(.missing, after: [])
+        driver.send("INCRBY c:a 2")
+        #expect(try settle(driver).isEmpty)
+        #expect(value == .integer(109))
+    }
+
+    @Test("what a person discards is not added")
+    mutating func discarded() throws {
+        let (driver, _) = try refuse()
+        driver.discard(LetterChoice(key: Self.row.key))
+        driver.send("INCRBY c:a 1")
+        try driver.read(Self.text(8), after: [])
+        #expect(try settle(driver).isEmpty)
+        #expect(value == .integer(101))
+    }
 }

@@ -197,4 +197,51 @@ struct TrimmedKeyTests {
         let changes = try #require(Self.changes(batch, Self.scores))
         #expect(changes.clears.count == 1 && changes.sweptKeys.count == 0)
     }
+
+    @Test("a member with a dead letter goes with the key that a trim empties")
+    func emptiedLetter() throws {
+        let member = RowIdentity(key: Array("z:a".utf8), member: [0x6d])
+        let letter = DeadLetter(
+            table: "scores", identity: member, operation: .put, value: Array("{}".utf8),
+            code: "23514", message: "refused")
+        let driver = MachineDriver(Self.scores, letters: [letter])
+        driver.send("ZPOPMIN z:a")
+        try driver.read(.page([], next: Array("0".utf8)), type: Array("none".utf8), after: [])
+        let batch = try #require(driver.cut())
+        #expect(batch.revived.map(\.identity) == [member])
+    }
+
+    @Test("a member with a dead letter stays with the others when the key went before it was read")
+    func tentativeLetter() throws {
+        let member = RowIdentity(key: Array("z:a".utf8), member: [0x6d])
+        let letter = DeadLetter(
+            table: "scores", identity: member, operation: .put, value: Array("{}".utf8),
+            code: "23514", message: "refused")
+        let driver = MachineDriver(Self.scores, letters: [letter])
+        driver.send("ZPOPMIN z:a")
+        try driver.read(Self.page("b"), after: ["DEL z:a", "ZADD z:a 1 b"])
+        let early = driver.cut()
+        driver.send("DEL z:a", .expired)
+        driver.send("ZADD z:a 1 b")
+        let batch = try #require(driver.cut())
+        for batch in [early, batch].compactMap({ $0 }) {
+            #expect(!batch.revived.contains { $0.identity == member })
+            let changes = Self.changes(batch, Self.scores)
+            #expect(changes?.swept.count ?? 0 == 0 && changes?.sweptKeys.count ?? 0 == 0)
+        }
+    }
+
+    @Test("in a table with rows without a key, a trim takes along only rows that are known")
+    func strays() throws {
+        let driver = MachineDriver(Self.scores, isNew: true)
+        driver.scan(["z:a"])
+        driver.send("ZADD z:a 1 a 2 b")
+        driver.send("ZPOPMIN z:a")
+        _ = driver.cut()
+        try driver.read(Self.page("b"), after: [])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.count == 0 && changes.sweptKeys.count == 0)
+        #expect(changes.swept.identities.map(\.member) == [[0x61]])
+    }
 }
