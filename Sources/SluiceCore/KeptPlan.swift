@@ -31,7 +31,7 @@ package struct KeptPlan {
     private let known: [RowIdentity: Kept]
     private let keptNow: [RowIdentity: Kept]
     private var excepted: Set<RowIdentity> = []
-    private var sweptNow: Set<Bytes> = []
+    private var sweptNow: Set<Bytes> = []  // of which nothing is left but what is put
 
     /// The rows of which a sink must look up whether they are kept, with the key and the table that
     /// they belong to.
@@ -164,9 +164,9 @@ package struct KeptPlan {
                 if keptNow[rows[index]] == nil { end(rows[index]) }
                 continue
             }
-            // All that the key has came back since it was gone; or what was added to it now.
             let value = changes.spared.values[0]
             let whole = value.isNull[index] ? 0 : value.integers[index]
+            // All that the key has came back since it was gone; or what was added to it now.
             let isWhole = state == .gone && !changes.sparedIsBroken[index]
             var delta = isWhole ? whole : changes.sparedAdds[index]
             remember(rows[index], .back, instead: state)
@@ -310,7 +310,6 @@ package struct KeptPlan {
         for row in rows where !row.identity.key.isEmpty {
             if row.isWide(mapping) {
                 notes.append(.forgetKey(row.identity.key))
-                // All that a flush found of a key that was swept before it went, but for what came after.
                 if row.state == .ended, sweptNow.contains(row.identity.key) { continue }
             }
             notes.append(.remember(row))

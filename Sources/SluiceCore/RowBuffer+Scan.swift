@@ -57,14 +57,14 @@ extension RowBuffer {
     // Has the rows of a key go that no page said, if all that the pages said is still known.
     private mutating func clearUnseen(_ table: Int, _ key: Int) {
         let flags = tables[table].keys[key].flags
+        tables[table].keys[key].flags.remove(.tentative)
         guard !flags.contains(.baseline) else { return }
         guard !flags.contains(.forgotten) else {
-            tables[table].keys[key].flags.remove(.tentative)
             incomplete.insert(table)
             return
         }
         let start = tables[table].keys[key].readOffset
-        clearBeforePut(table, key, flags)
+        clearBeforePut(table, key, flags.subtracting(.tentative))
         forEachRow(table, key) { buffer, row in
             let state = buffer.tables[table].rows[row]
             if state.shape == .value, state.readOffset >= start { buffer.touch(table, row) }

@@ -13,18 +13,19 @@ public struct ModelComparison {
     ///
     /// - Parameters:
     ///   - isCertain: Whether nothing was missed, so that the cause of each removal is known.
+    ///   - isFar: Whether what is read may be far ahead of the stream.
     ///   - hasVanished: Whether a key went before it could be read, so that a total is not known.
     public func differences(
         _ database: ModelDatabase, _ databases: [ModelRedis.Keyspace], loose: [LooseRow],
-        strays: Set<String>, isCertain: Bool, hasVanished: Bool,
+        strays: Set<String>, isCertain: Bool, isFar: Bool = false, hasVanished: Bool,
     ) -> [String] {
         mappings.indices.flatMap { table in
             differences(table, database, databases[mappings[table].database], loose, strays)
                 + outlived(
                     table, database, databases[mappings[table].database], loose,
-                    // Where a name is of one type and then of another before either is read, members
-                    // that outlived a key may go with what the command seems to replace.
-                    isCertain && (mappings[table].isOneRowPerKey || !isShared(table)))
+                    // Where a name is of one type and then of another before either is read, rows that
+                    // outlived a key may go with what a command seems to replace.
+                    isCertain && !(isFar && isShared(table)))
         } + totals(database, databases[0], loose, isCertain && !hasVanished)
     }
 

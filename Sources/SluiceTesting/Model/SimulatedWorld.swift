@@ -49,7 +49,7 @@ public struct SimulatedWorld: ~Copyable {
         isLinkSlow = random.oneIn(3)
         database = ModelDatabase(mappings: mappings)
         machine = PipelineMachine(
-            mappings: mappings, policy: Self.policy(&random), stored: database.open(),
+            mappings: mappings, policy: PipelinePolicy.simulated(&random), stored: database.open(),
             seed: seed,
         )
         machine.learn(ModelTraffic.descriptions(saysTypes: seed % 3 > 0))
@@ -58,19 +58,6 @@ public struct SimulatedWorld: ~Copyable {
             return
         }
         for _ in 0..<random.pick(0..<20) { traffic.run(on: &redis, random: &random) }
-    }
-
-    private static func policy(_ random: inout SplitMix64) -> PipelinePolicy {
-        // In a small buffer hardly anything has room.
-        let memoryMax = [1 << 20, 1 << 20, 14_336, 12_000][random.pick(0..<4)]
-        var policy = PipelinePolicy(
-            interval: .milliseconds(20), rowsMax: 12, memoryMax: memoryMax)
-        policy.readsMax = 3
-        policy.pageMembers = random.pick(1..<4)
-        policy.closingMax = .milliseconds(40)
-        policy.scanClosingMax = .milliseconds(random.oneIn(2) ? 20 : 200)
-        policy.sweepMax = 2
-        return policy
     }
 
     /// Lives for some steps, then lets everything settle and compares once more.
@@ -336,7 +323,7 @@ public struct SimulatedWorld: ~Copyable {
         underWay = []
         if random.oneIn(2) { landZombies() }
         machine = PipelineMachine(
-            mappings: mappings, policy: Self.policy(&random), stored: database.open(),
+            mappings: mappings, policy: PipelinePolicy.simulated(&random), stored: database.open(),
             seed: seed &+ random.next(),
         )
         machine.learn(ModelTraffic.descriptions(saysTypes: seed % 3 > 0))
@@ -372,7 +359,7 @@ public struct SimulatedWorld: ~Copyable {
         if isCertain { note(isLinkSlow ? "certain comparison far behind" : "certain comparison") }
         let found = ModelComparison(mappings: mappings).differences(
             database, keys, loose: database.loose, strays: database.checkpoint.strays,
-            isCertain: isCertain,
+            isCertain: isCertain, isFar: true,
             // Of a counter that was in doubt, or not read in time, nobody knows what it has.
             hasVanished: machine.counters.vanished > 0 || machine.counters.doubtful > 0,
         )
