@@ -159,6 +159,9 @@ final class MachineDriver {
         machine.endRetry(outcome)
     }
 
+    /// Says what a server would say of commands.
+    func learn(_ descriptions: [CommandDescription]) { machine.learn(descriptions) }
+
     /// Has the values of dead letters forgotten.
     func discard(_ choice: LetterChoice) {
         _ = machine.beginRetry()
