@@ -18,7 +18,9 @@ extension Interpreter {
         let shape = buffer.tables[table].rows[row].shape
         // What was folded since is no change of what the database has.
         if shape == .merge || shape == .update {
-            if buffer.tables[table].rows[row].flags.contains(.gone) {
+            // Its key went meanwhile, and may be back: the database does not know yet that it outlived it.
+            let isBack = mappings[table].isCounter && buffer.tables[table].kept[Int32(row)] != nil
+            if isBack || buffer.tables[table].rows[row].flags.contains(.gone) {
                 buffer.foldRefused(table, row)
             } else {
                 buffer.readFolded(table, row)

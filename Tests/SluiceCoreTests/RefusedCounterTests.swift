@@ -161,6 +161,26 @@ struct RefusedCounterTests {
         #expect(value == .integer(112))
     }
 
+    @Test("a key that went and came back while the database refused an add goes on")
+    mutating func backInFlight() throws {
+        let first = MachineDriver(Self.mappings)
+        first.send("SET c:a 100")
+        _ = try settle(first)
+        database.refuses = true
+        // An instance that does not know the row: it only adds to it.
+        let driver = MachineDriver(Self.mappings)
+        driver.send("INCRBY c:a 7")
+        var database = database
+        _ = driver.cut { batch in
+            driver.send("DEL c:a", .expired)
+            driver.send("INCRBY c:a 5")
+            return database.apply(batch.tables)
+        }
+        self.database = database
+        #expect(try settle(driver).isEmpty)
+        #expect(value == .integer(112))
+    }
+
     @Test("a key that comes back right after it was looked for in vain goes on")
     mutating func lookedFor() throws {
         let (driver, letter) = try refuse()
