@@ -337,6 +337,18 @@ struct LargeKeyTests {
             (try? bench.sluice.command("flush"))?.code == 0
         }
         #expect(isFlushed, "seed \(seed) \(bench.sluice.log)")
+        // Killed during its first baseline, it starts anew and can't know why a row has no key: such rows
+        // stay, and are counted.
+        let strays = await bench.status()?["strayTables"] as? [String] ?? []
+        let left = try await bench.differences().map { "\($0)" }
+        let isCounted = left.allSatisfy { row in
+            row.contains(": extra,") && strays.contains { row.hasPrefix($0 + " ") }
+        }
+        #expect(isCounted, "\(kind): seed \(seed), of \(strays): \(left.prefix(5))")
+        if !left.isEmpty {
+            let done = try bench.sluice.command("reconcile", "--delete-missing", "--yes")
+            #expect(done.code == 0, "\(done.output)")
+        }
         try await bench.expectEqual("\(kind): seed \(seed)")
     }
 }
