@@ -108,22 +108,27 @@ extension PipelineMachine {
             interpreter.buffer.takeBackClears(beyond: processed.offset)
         }
         if isStopped { stop?.isCut = true }
+        let incomplete = Set(interpreter.buffer.incomplete.map { interpreter.mappings[$0].name })
+        interpreter.buffer.incomplete = []
+        reconciliation?.left.formUnion(incomplete)
+        let endsBaseline = gap == nil && baseline.ends(at: processed.offset)
+        let closesReconciliation = closesReconciliation
+        rereadTrimmed(endsBaseline, closesReconciliation, incomplete)
         let rows = interpreter.buffer.cut(at: processed.offset, waits: !isRoomWanted)
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
         let isOfBaseline = baseline.isRunning
-        if gap == nil, baseline.ends(at: processed.offset) {
+        if endsBaseline {
             baseline.phase = .done
             interpreter.buffer.noteUnseenLetters()
         }
         let sweepsDoubtful = sweepsDoubtful
-        let incomplete = interpreter.buffer.incomplete.map { interpreter.mappings[$0].name }
-        interpreter.buffer.incomplete = []
-        reconciliation?.left.formUnion(incomplete)
-        closeReconciliation()
+        if closesReconciliation { closeReconciliation() }
         if let gap { begin(at: gap) }
         to.isBaselineDone = !baseline.isRunning
         strays.formUnion(incomplete)
+        strays.formUnion(interpreter.buffer.incomplete.map { interpreter.mappings[$0].name })
+        interpreter.buffer.incomplete = []
         to.strays = strays
         setReadsUnknown()
 
@@ -172,6 +177,20 @@ extension PipelineMachine {
         startBaseline()
     }
 
+    // Where a baseline found no row without a key, or a person had all of them deleted.
+    private mutating func rereadTrimmed(
+        _ endsBaseline: Bool, _ closesReconciliation: Bool, _ incomplete: Set<String>,
+    ) {
+        guard endsBaseline || closesReconciliation else { return }
+        for table in interpreter.mappings.indices {
+            let name = interpreter.mappings[table].name
+            let isWhole =
+                endsBaseline && !strays.contains(name) && !incomplete.contains(name)
+                || closesReconciliation && isReconciled(name)
+            if isWhole { interpreter.buffer.rereadTrimmed(table) }
+        }
+    }
+
     mutating func setReadsUnknown() {
         for table in interpreter.mappings.indices {
             interpreter.buffer.tables[table].readsUnknown =
@@ -184,7 +203,7 @@ extension PipelineMachine {
         counters.baselineChanges = 0
         stop = nil
         for table in interpreter.mappings.indices {
-            interpreter.buffer.tables[table].wasSwept = false
+            interpreter.buffer.tables[table].beginSweep(false)
         }
         stopReconciling("the stream had a gap, and every key is read again")
         baseline.start()
@@ -250,7 +269,7 @@ extension PipelineMachine {
             gap == nil, !isRetrying, pauseUntil <= now
         else { return nil }
         sweeping = baseline.generation
-        interpreter.buffer.tables[table].wasSwept = true
+        if after == nil { interpreter.buffer.tables[table].beginSweep() }
         return .sweep(table: table, after: after, limit: policy.sweepMax)
     }
 

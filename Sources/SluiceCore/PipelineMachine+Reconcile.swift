@@ -128,7 +128,7 @@ extension PipelineMachine {
             interpreter.buffer.opaqueCount < policy.readsMax, hasRoomToRead()
         else { return nil }
         sweeping = reconciliationNumber
-        interpreter.buffer.tables[table].wasSwept = true
+        if after == nil { interpreter.buffer.tables[table].beginSweep() }
         return .sweep(table: table, after: after, limit: policy.sweepMax)
     }
 
@@ -179,11 +179,15 @@ extension PipelineMachine {
         reconciliation?.isOver == false && reconciliation?.includesDoubtful == true
     }
 
+    /// Whether a pass that closes had all rows of a table deleted that have no key.
+    func isReconciled(_ table: String) -> Bool {
+        guard let reconciliation else { return false }
+        return reconciliation.counts[table] != nil && !reconciliation.left.contains(table)
+    }
+
     /// Notes that a batch leaves no row of the pass to be read: it ends with it.
     mutating func closeReconciliation() {
-        guard closesReconciliation else { return }
-        let left = reconciliation?.left ?? []
-        for name in reconciliation?.counts.keys.sorted() ?? [] where !left.contains(name) {
+        for name in reconciliation?.counts.keys.sorted() ?? [] where isReconciled(name) {
             strays.remove(name)
         }
         reconciliation?.phase = .done

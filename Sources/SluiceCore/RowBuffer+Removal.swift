@@ -99,63 +99,6 @@ extension RowBuffer {
         touch(table, row)
     }
 
-    /// The key of a row that outlived it comes back.
-    mutating func comeBack(_ table: Int, _ row: Int, isAdd: Bool) {
-        let shape = tables[table].rows[row].shape
-        guard isAdd, tables[table].kept[Int32(row)] == .gone, shape != .absent,
-            tables[table].rows[row].misfit == nil
-        else {
-            return beginPut(table, row)
-        }
-        tables[table].rows[row].flags.remove(.gone)
-        tables[table].kept[Int32(row)] = .back
-        // What Redis has now are only adds: a total goes on, other columns start afresh.
-        for (column, value) in tables[table].mapping.values.enumerated() where !value.type.isTotal {
-            tables[table].set(row, column, .null)
-        }
-        if shape == .untouched || shape == .update {
-            tables[table].rows[row].shape = .merge
-            if let pending = takePending(table, row) { return begin(table, row, with: pending) }
-        }
-        touch(table, row)
-    }
-
-    /// Notes that a row is read only for what was added to it, or for a baseline: if it outlived its
-    /// key, what is read does not replace it.
-    mutating func spare(_ table: Int, _ row: Int) {
-        let mapping = tables[table].mapping
-        guard isExact, mapping.isCounter, mapping.canKeep else { return }
-        tables[table].rows[row].flags.insert(.spared)
-        // A letter on its way to the database is in what is on its way.
-        guard !tables[table].pendingTotals.isEmpty,
-            tables[table].rows[row].flags.contains(.setAside),
-            let pending = tables[table].pendingTotals[Int32(row)]
-        else { return }
-        tables[table].spared[Int32(row), default: Spared()].pending = pending
-    }
-
-    /// Notes that a row has changed otherwise: what is read replaces it.
-    @inline(__always)
-    mutating func unspare(_ table: Int, _ row: Int) {
-        guard tables[table].rows[row].flags.contains(.spared) else { return }
-        tables[table].rows[row].flags.remove(.spared)
-        tables[table].spared[Int32(row)] = nil
-    }
-
-    /// Counts an add of a row whose value is not known, in case the row outlived its key.
-    mutating func noteSpared(_ table: Int, _ row: Int, _ delta: Int64) {
-        guard tables[table].rows[row].flags.contains(.spared) else { return }
-        tables[table].spared[Int32(row), default: Spared()].delta &+= delta
-    }
-
-    /// Notes that the key of a row that was read later went, and that the row stays.
-    mutating func breakSpared(_ table: Int, _ row: Int) {
-        // It went before what commands had made of it could be read.
-        vanished += 1
-        guard tables[table].rows[row].flags.contains(.spared) else { return }
-        tables[table].spared[Int32(row), default: Spared()].isBroken = true
-    }
-
     /// Removes all rows of a key as its table's policy says, but for those that were read at a
     /// later offset than the removal's.
     ///
@@ -295,6 +238,8 @@ extension RowBuffer {
             if !isOlder { sweepUnproven(table, key) }
             let isTentative = !isOlder && state.flags.contains(.tentative)
             if isTentative { takeBackClear(table, key) }
+            // What a later read of the key did not find stays with all others.
+            let start = isOlder ? .min : state.readOffset
             // What was read missing before its removal was seen: from here on the stream says all.
             if isMissing { tables[table].keys[key].readOffset = .min }
             if tables[table].mapping.type == .stream {
@@ -313,7 +258,7 @@ extension RowBuffer {
                     buffer.tables[table].kept[Int32(row)] = .ended
                 } else if isOlder, isRowOlder {
                     buffer.keepWithKey(table, row, .gone)
-                } else {
+                } else if state.readOffset >= start {
                     buffer.sparedNewer(table, row)
                 }
             }
@@ -347,18 +292,6 @@ extension RowBuffer {
     mutating func vanish(_ table: Int, _ key: Int) {
         vanished += 1
         setAside(table, key: key, Self.vanishedMisfit)
-    }
-
-    // A row that was read after all of its key or table went is of a key that came back.
-    mutating func sparedNewer(_ table: Int, _ row: Int) {
-        if tables[table].rows[row].flags.contains(.spared) { return breakSpared(table, row) }
-        let shape = tables[table].rows[row].shape
-        guard shape == .value || shape == .untouched || shape == .merge,
-            tables[table].rows[row].flags.isDisjoint(with: [.setAside, .others]),
-            tables[table].kept[Int32(row)] == nil
-        else { return }
-        tables[table].kept[Int32(row)] = .ended
-        touch(table, row)
     }
 
     private mutating func wipe(_ table: Int, at offset: Int64) {

@@ -11,9 +11,14 @@ extension RowBuffer {
     mutating func lookAgain(_ table: Int, _ row: Int) -> Bool {
         let state = tables[table].rows[row]
         let key = tables[table].keys[Int(state.key)]
-        guard key.flags.isDisjoint(with: [.opaque, .missing]),
-            state.flags.isDisjoint(with: [.dirty, .gone])
-        else { return state.shape != .merge && state.shape != .update }
+        guard key.flags.isDisjoint(with: [.opaque, .missing]) else {
+            // A read that does not find it need not have it go.
+            if tables[table].readsUnknown { noteTrimmed(table, Int(state.key)) }
+            return state.shape != .merge && state.shape != .update
+        }
+        guard state.flags.isDisjoint(with: [.dirty, .gone]) else {
+            return state.shape != .merge && state.shape != .update
+        }
         switch state.shape {
         case .value: touch(table, row)
         case .untouched, .absent:

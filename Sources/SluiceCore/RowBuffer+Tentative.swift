@@ -51,11 +51,36 @@ extension RowBuffer {
     /// Has rows go that are known to be of a key, and were not found by a read of it. Others may have
     /// outlived an earlier key in a time that was not seen: they stay, and a comparison counts them.
     mutating func removeKnown(_ table: Int, _ key: Int) {
-        if tables[table].wasSwept { incomplete.insert(table) }
+        noteTrimmed(table, key)
         forEachRow(table, key) { buffer, row in
             let state = buffer.tables[table].rows[row]
             if state.shape == .absent, state.misfit == nil { buffer.sweepRemoved(table, row) }
         }
+    }
+
+    /// Notes that rows of a key may be there that are not in Redis.
+    mutating func noteTrimmed(_ table: Int, _ key: Int) {
+        if !tables[table].noteTrimmed(tables[table].keys[key].bytes) { incomplete.insert(table) }
+    }
+
+    /// Reads keys of a table once more from which members went while rows without a key were there: all of
+    /// these are gone now, so that what the reads do not find goes.
+    mutating func rereadTrimmed(_ table: Int) {
+        for bytes in tables[table].takeTrimmed() {
+            let key = tables[table].key(bytes.span)
+            guard tables[table].keptKeys[Int32(key)] == nil,
+                !tables[table].keys[key].flags.contains(.missing)
+            else { continue }
+            readAnew(table, key)
+        }
+    }
+
+    // Has a key read once more of which more may be known than the stream has said.
+    private mutating func readAnew(_ table: Int, _ key: Int) {
+        tables[table].keys[key].readOffset = .min
+        tables[table].keys[key].readUntil = .min
+        forEachRow(table, key) { $0.tables[table].rows[$1].readOffset = .min }
+        makeKeyOpaque(table, key, .perhaps)
     }
 
     /// Has a row go that a read of its key did not find. One with a dead letter may have outlived an
@@ -125,10 +150,7 @@ extension RowBuffer {
             return false
         }
         guard hasRoom else {
-            tables[table].keys[key].readOffset = .min
-            tables[table].keys[key].readUntil = .min
-            forEachRow(table, key) { $0.tables[table].rows[$1].readOffset = .min }
-            makeKeyOpaque(table, key, .perhaps)
+            readAnew(table, key)
             return false
         }
         putOffClear(table, key)

@@ -6,9 +6,13 @@ struct TableBuffer {
     /// Whether a change of a row that is not known must read it: during a baseline, and while the
     /// table holds rows without a key.
     var readsUnknown = false
-    /// Whether the last baseline, or a person since, had its rows looked up: rows that have no key since
-    /// then may not have been counted.
-    var wasSwept = false
+    /// Whether the last baseline, or a person since, had its rows looked up, or begins to: rows that have
+    /// no key since then may not have been counted.
+    private(set) var wasSwept = false
+    /// Keys from which members went since then that are not known. When all other rows without a key are
+    /// gone, what is there and not in Redis is of these.
+    private(set) var trimmed: Set<Bytes> = []
+    private static let trimmedMax = 4_096
     /// Whether other tables map some of its keys, if they are of another type.
     var isShared = false
     /// Whether other tables map some of its keys, if they are of another type, and some types are
@@ -176,6 +180,30 @@ struct TableBuffer {
         rows[slot] = Row()
         rows[slot].flags = .free
         freeRows.append(Int32(slot))
+    }
+
+    // MARK: Rows without a key
+
+    /// Notes that its rows are to be looked up from the first on, or that they are not known any more.
+    mutating func beginSweep(_ begins: Bool = true) {
+        wasSwept = begins
+        trimmed = []
+    }
+
+    /// Notes that members went from a key that are not known.
+    ///
+    /// - Returns: Whether that is remembered, or need not be: they are still to be looked up.
+    mutating func noteTrimmed(_ key: Bytes) -> Bool {
+        guard wasSwept else { return true }
+        guard trimmed.count < Self.trimmedMax || trimmed.contains(key) else { return false }
+        trimmed.insert(key)
+        return true
+    }
+
+    /// The keys from which members went, once all other rows without a key are gone.
+    mutating func takeTrimmed() -> Set<Bytes> {
+        defer { trimmed = [] }
+        return trimmed
     }
 
     /// Forgets that a row outlived its key.

@@ -37,16 +37,17 @@ final class MachineDriver {
         machine.causesHeard(from: Self.start, history: history)
     }
 
-    func send(_ line: String, _ cause: RemovalCause = .deleted) {
+    /// - Parameter cause: Why a key goes, if one does; nil when nobody knows.
+    func send(_ line: String, _ cause: RemovalCause? = .deleted) {
         let command = CommandText(line.split(separator: " ").map(String.init))
         guard !machine.receive(command, length: Int(Self.length)),
             case .askCauses = machine.next(now: now)
         else { return }
         let key = String(line.split(separator: " ")[1])
-        let event = KeyEvent(key: Array(key.utf8), database: 0, cause: cause)
+        let event = KeyEvent(key: Array(key.utf8), database: 0, cause: cause ?? .deleted)
         machine.causesAnswered(
-            cause == .deleted ? [] : [event], offset: machine.streamOffset + Self.length,
-            history: history, isReliable: true)
+            event.cause == .deleted ? [] : [event], offset: machine.streamOffset + Self.length,
+            history: history, isReliable: cause != nil)
         machine.lookAhead(command.bytes.span, arguments: command.arguments)
         machine.lookedAhead()
         machine.receive(command, length: Int(Self.length))
@@ -102,8 +103,11 @@ final class MachineDriver {
 
     /// Commits what is due and answers that the database has no rows, until a baseline is over.
     ///
+    /// - Parameters:
+    ///   - value: What is read meanwhile; nil when nothing is to be read.
+    ///   - duringSweep: What happens while the database's rows are looked up.
     /// - Returns: The batch that ends it.
-    func endBaseline() -> Batch? {
+    func endBaseline(_ value: ReadValue? = nil, duringSweep: () -> Void = {}) -> Batch? {
         for _ in 0..<9 {
             now += .seconds(1)
             machine.chunkReceived(now: now)
@@ -111,7 +115,13 @@ final class MachineDriver {
             case .commit(let batch):
                 machine.committed(BatchOutcome(), now: now)
                 if batch.to.isBaselineDone { return batch }
+            case .read(let items):
+                guard let value else { return nil }
+                machine.readFinished(
+                    items.map { _ in ReadResult(value: value) }, offset: machine.streamOffset,
+                    until: machine.streamOffset, history: history, now: now)
             case .sweep:
+                duringSweep()
                 machine.sweepFinished(
                     rows: 0, missing: [], outlived: [:], last: nil, offset: machine.streamOffset,
                     history: history, now: now)

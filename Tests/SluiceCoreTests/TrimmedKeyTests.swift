@@ -198,26 +198,22 @@ struct TrimmedKeyTests {
         #expect(changes.clears.count == 1 && changes.sweptKeys.count == 0)
     }
 
+    private static let letter = DeadLetter(
+        table: "scores", identity: RowIdentity(key: Array("z:a".utf8), member: [0x6d]),
+        operation: .put, value: Array("{}".utf8), code: "23514", message: "refused")
+
     @Test("a member with a dead letter goes with the key that a trim empties")
     func emptiedLetter() throws {
-        let member = RowIdentity(key: Array("z:a".utf8), member: [0x6d])
-        let letter = DeadLetter(
-            table: "scores", identity: member, operation: .put, value: Array("{}".utf8),
-            code: "23514", message: "refused")
-        let driver = MachineDriver(Self.scores, letters: [letter])
+        let driver = MachineDriver(Self.scores, letters: [Self.letter])
         driver.send("ZPOPMIN z:a")
         try driver.read(.page([], next: Array("0".utf8)), type: Array("none".utf8), after: [])
         let batch = try #require(driver.cut())
-        #expect(batch.revived.map(\.identity) == [member])
+        #expect(batch.revived.map(\.identity) == [Self.letter.identity])
     }
 
     @Test("a member with a dead letter stays with the others when the key went before it was read")
     func tentativeLetter() throws {
-        let member = RowIdentity(key: Array("z:a".utf8), member: [0x6d])
-        let letter = DeadLetter(
-            table: "scores", identity: member, operation: .put, value: Array("{}".utf8),
-            code: "23514", message: "refused")
-        let driver = MachineDriver(Self.scores, letters: [letter])
+        let driver = MachineDriver(Self.scores, letters: [Self.letter])
         driver.send("ZPOPMIN z:a")
         try driver.read(Self.page("b"), after: ["DEL z:a", "ZADD z:a 1 b"])
         let early = driver.cut()
@@ -225,10 +221,29 @@ struct TrimmedKeyTests {
         driver.send("ZADD z:a 1 b")
         let batch = try #require(driver.cut())
         for batch in [early, batch].compactMap({ $0 }) {
-            #expect(!batch.revived.contains { $0.identity == member })
+            #expect(!batch.revived.contains { $0.identity == Self.letter.identity })
             let changes = Self.changes(batch, Self.scores)
             #expect(changes?.swept.count ?? 0 == 0 && changes?.sweptKeys.count ?? 0 == 0)
         }
+    }
+
+    @Test("a key that is trimmed while a baseline ends is read once more, and its rows go then")
+    func readOnceMore() throws {
+        let driver = MachineDriver(Self.scores, isNew: true)
+        driver.scan(["z:a"])
+        let last = driver.endBaseline(Self.page("b")) { driver.send("ZPOPMIN z:a") }
+        let batch = try #require(last)
+        // The database had no row without a key when it was asked, so that the table has none but these.
+        #expect(batch.to.strays.isEmpty)
+        #expect(
+            batch.loose?.contains {
+                $0.identity == RowIdentity(key: Array("z:a".utf8)) && $0.offset == nil
+            } == true)
+        #expect(Self.changes(batch, Self.scores)?.sweptKeys.count ?? 0 == 0)
+        try driver.read(Self.page("b"), after: [])
+        let next = try #require(driver.cut())
+        let changes = try #require(Self.changes(next, Self.scores))
+        #expect(changes.sweptKeys.identities.map(\.key) == [Array("z:a".utf8)])
     }
 
     @Test("in a table with rows without a key, a trim takes along only rows that are known")

@@ -1,0 +1,85 @@
+// A row that outlived its key has what it had when that went. When the key comes back, an add goes on top
+// of a total, and anything else replaces the row. What is read of it may be from before or after.
+extension RowBuffer {
+    /// The key of a row that outlived it comes back.
+    mutating func comeBack(_ table: Int, _ row: Int, isAdd: Bool) {
+        let shape = tables[table].rows[row].shape
+        guard isAdd, tables[table].kept[Int32(row)] == .gone, shape != .absent,
+            tables[table].rows[row].misfit == nil
+        else {
+            return beginPut(table, row)
+        }
+        tables[table].rows[row].flags.remove(.gone)
+        tables[table].kept[Int32(row)] = .back
+        // What Redis has now are only adds: a total goes on, other columns start afresh.
+        for (column, value) in tables[table].mapping.values.enumerated() where !value.type.isTotal {
+            tables[table].set(row, column, .null)
+        }
+        if shape == .untouched || shape == .update {
+            tables[table].rows[row].shape = .merge
+            if let pending = takePending(table, row) { return begin(table, row, with: pending) }
+        }
+        touch(table, row)
+    }
+
+    /// Has a row come back that outlived its key with all others since the last cut. It stands for itself
+    /// from here on: should its key go once more before the next, the change is one of a key that came back.
+    @inline(__always)
+    mutating func comesBackWithKey(_ table: Int, _ row: Int, isAdd: Bool) -> Bool {
+        guard tables[table].keptTable != nil || !tables[table].keptKeys.isEmpty else { return false }
+        let ofKey = tables[table].keptKeys[tables[table].rows[row].key]
+        let wide = (tables[table].mapping.isOneRowPerKey ? nil : ofKey) ?? tables[table].keptTable
+        guard let wide, wide != .ended, tables[table].kept[Int32(row)] == nil else { return false }
+        tables[table].kept[Int32(row)] = wide
+        comeBack(table, row, isAdd: isAdd)
+        return true
+    }
+
+    /// Notes that a row is read only for what was added to it, or for a baseline: if it outlived its
+    /// key, what is read does not replace it.
+    mutating func spare(_ table: Int, _ row: Int) {
+        let mapping = tables[table].mapping
+        guard isExact, mapping.isCounter, mapping.canKeep else { return }
+        tables[table].rows[row].flags.insert(.spared)
+        // A letter on its way to the database is in what is on its way.
+        guard !tables[table].pendingTotals.isEmpty,
+            tables[table].rows[row].flags.contains(.setAside),
+            let pending = tables[table].pendingTotals[Int32(row)]
+        else { return }
+        tables[table].spared[Int32(row), default: Spared()].pending = pending
+    }
+
+    /// Notes that a row has changed otherwise: what is read replaces it.
+    @inline(__always)
+    mutating func unspare(_ table: Int, _ row: Int) {
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].rows[row].flags.remove(.spared)
+        tables[table].spared[Int32(row)] = nil
+    }
+
+    /// Counts an add of a row whose value is not known, in case the row outlived its key.
+    mutating func noteSpared(_ table: Int, _ row: Int, _ delta: Int64) {
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].delta &+= delta
+    }
+
+    /// Notes that the key of a row that was read later went, and that the row stays.
+    mutating func breakSpared(_ table: Int, _ row: Int) {
+        // It went before what commands had made of it could be read.
+        vanished += 1
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].isBroken = true
+    }
+
+    /// Notes that a row was read after all of its key or table went: it is of a key that came back.
+    mutating func sparedNewer(_ table: Int, _ row: Int) {
+        if tables[table].rows[row].flags.contains(.spared) { return breakSpared(table, row) }
+        let shape = tables[table].rows[row].shape
+        guard shape == .value || shape == .untouched || shape == .merge,
+            tables[table].rows[row].flags.isDisjoint(with: [.setAside, .others]),
+            tables[table].kept[Int32(row)] == nil
+        else { return }
+        tables[table].kept[Int32(row)] = .ended
+        touch(table, row)
+    }
+}
