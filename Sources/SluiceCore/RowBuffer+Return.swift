@@ -26,7 +26,9 @@ extension RowBuffer {
     /// from here on: should its key go once more before the next, the change is one of a key that came back.
     @inline(__always)
     mutating func comesBackWithKey(_ table: Int, _ row: Int, isAdd: Bool) -> Bool {
-        guard tables[table].keptTable != nil || !tables[table].keptKeys.isEmpty else { return false }
+        guard tables[table].keptTable != nil || !tables[table].keptKeys.isEmpty else {
+            return false
+        }
         let ofKey = tables[table].keptKeys[tables[table].rows[row].key]
         let wide = (tables[table].mapping.isOneRowPerKey ? nil : ofKey) ?? tables[table].keptTable
         guard let wide, wide != .ended, tables[table].kept[Int32(row)] == nil else { return false }
