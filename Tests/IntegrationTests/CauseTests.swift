@@ -45,7 +45,7 @@ struct CauseTests {
         "rows of expired and evicted keys stay, those that the application removed go",
         arguments: Setting.all)
     func mixed(setting: Setting) async throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
+        let seed = CrashTests.seed
         print("\(setting.testDescription): seed \(seed)")
         var random = SplitMix64(seed: seed)
         let bench = try await Bench(
@@ -79,7 +79,7 @@ struct CauseTests {
 
     @Test("while nobody can say why a key went, its row stays")
     func doubt() async throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
+        let seed = CrashTests.seed
         print("seed \(seed)")
         var random = SplitMix64(seed: seed)
         let bench = try await Bench(.sqlite, tables: Self.tables)

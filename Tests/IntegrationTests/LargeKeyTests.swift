@@ -68,6 +68,9 @@ struct LargeKeyTests {
         try await client.send("HSET", "session:1", "user_id", "8")
         try await client.send("HDEL", "session:1", "f1")
         try await client.send("RENAME", "l:old", "l:new")
+        try await client.send("COPY", "cart:1", "cart:copy")
+        try await client.send("RENAME", "cart:1", "cart:new")
+        try await client.send("COPY", "session:1", "session:copy")
         try bench.flush()
         writer.cancel()
         _ = await writer.result

@@ -28,7 +28,7 @@ struct MirrorTests {
     @Test("whatever takes their names, rows outlive keys that expire", arguments: trials)
     func outlive(trial: Trial) async throws {
         let variables = ProcessInfo.processInfo.environment
-        let seed = variables["SLUICE_SEED"].flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
+        let seed = CrashTests.seed
         let bursts = (variables["SLUICE_STEPS"].flatMap { Int($0) } ?? 2_500) / 10
         var random = SplitMix64(seed: seed)
         let interval = ["20ms", "100ms", "1s"][random.pick(0..<3)]

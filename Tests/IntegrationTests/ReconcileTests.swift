@@ -172,7 +172,7 @@ struct ReconcileTests {
 
     @Test("keys that come and go while rows are reconciled lose no row")
     func underTraffic() async throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
+        let seed = CrashTests.seed
         print("seed \(seed)")
         let bench = try await Bench(
             .sqlite, redisOptions: ["--enable-debug-command", "yes"], interval: "20ms")

@@ -23,7 +23,8 @@ struct ServerTests {
         let fields = (info ?? "").split(whereSeparator: \.isNewline)
             .filter { $0.hasPrefix("redis_version:") || $0.hasPrefix("valkey_version:") }
         print("\(kind): \(fields.joined(separator: ", "))")
-        #expect(!fields.isEmpty)
+        let named = kind.description.replacing("-", with: "_version:") + "."
+        #expect(fields.contains { $0.hasPrefix(named) }, "\(kind) is none of \(fields)")
         server.stop()
     }
 
@@ -258,17 +259,22 @@ struct ServerTests {
         #expect(try to.query("SELECT value FROM strings ORDER BY key") == [["9"], ["1"]])
     }
 
-    @Test("a server that is too old, a replica and a cluster node are refused with what to do")
-    func refused() async throws {
+    @Test("a server that is too old is refused with what to do")
+    func tooOld() async throws {
         try await expectRefusal(["too old", "Redis 7.0 or later"], .tooOld, [])
+    }
+
+    @Test(
+        "a replica and a cluster node are refused with what to do", arguments: ServerKind.supported)
+    func refused(kind: ServerKind) async throws {
         try await expectRefusal(
-            ["cluster", "without cluster-enabled"], ServerKind.supported[0],
+            ["cluster", "without cluster-enabled"], kind,
             ["--cluster-enabled", "yes", "--cluster-port", "\(try FreePort.find())"])
         let folder = try TemporaryFolder("sluice-master")
-        let master = try await RedisServer(in: folder.url)
+        let master = try await RedisServer(in: folder.url, program: [kind.program])
         defer { master.stop() }
         try await expectRefusal(
-            ["replica", "follow its master"], ServerKind.supported[0],
+            ["replica", "follow its master"], kind,
             ["--replicaof", "127.0.0.1 \(master.port)"])
     }
 
@@ -276,9 +282,14 @@ struct ServerTests {
         _ texts: [String], _ kind: ServerKind, _ options: [String],
     ) async throws {
         let bench = try await Bench(.sqlite, redisOptions: options, server: kind)
+        let check = try bench.sluice.command("check")
+        #expect(check.code != 0)
         try bench.sluice.start()
         #expect(bench.sluice.wait() != 0)
-        for text in texts { #expect(bench.sluice.log.contains(text), "\(bench.sluice.log)") }
+        for text in texts {
+            #expect(bench.sluice.log.contains(text), "\(bench.sluice.log)")
+            #expect(check.output.contains(text), "\(check.output)")
+        }
     }
 
     // A case's command, and those that come before it.

@@ -81,5 +81,16 @@ struct SeveralDatabasesTests {
         #expect(try bench.number("SELECT count(*) FROM counters_of_three") ?? 0 > 3)
         let verified = try bench.sluice.command("verify")
         #expect(verified.code == 0, "\(verified.output)")
+
+        // All of them at once, in a transaction that has gone on with another database by then.
+        for command: [String] in [
+            ["SELECT", "3"], ["MULTI"], ["INCR", "c:gone"], ["SELECT", "0"], ["FLUSHALL"],
+            ["SET", "c:after", "1"], ["SELECT", "3"], ["SADD", "s:after", "m"], ["EXEC"],
+        ] { try await client.send(command) }
+        try bench.flush()
+        try await bench.expectEqual("\(kind): after FLUSHALL")
+        #expect(try bench.query("SELECT id FROM counters") == [["after"]])
+        #expect(try bench.query("SELECT name, tag FROM tags_of_three") == [["after", "m"]])
+        #expect(try bench.number("SELECT count(*) FROM counters_of_three") == 0)
     }
 }

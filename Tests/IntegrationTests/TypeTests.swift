@@ -172,6 +172,38 @@ struct TypeTests {
             payload?[0]?.replacing(": ", with: ":") == #"{"\\xff":"\\xff"}"#, "\(payload ?? [])")
     }
 
+    @Test("strings are real numbers to the last digit", arguments: DatabaseKind.allCases)
+    func reals(kind: DatabaseKind) async throws {
+        let bench = try await Bench(
+            kind,
+            tables: """
+                tables:
+                  gauges:
+                    keys: "g:<name>"
+                    string: { value: real }
+                    on_expire: delete
+                """)
+        let client = try await bench.redis.connect()
+        try await client.send("SET", "g:before", "0.1")
+        try await bench.start()
+        for command in [
+            "SET g:tenth 0.1", "SET g:small 5e-324", "SET g:large -1.7976931348623157e308",
+            "SET g:zero -0", "SET g:added 10.5", "INCRBYFLOAT g:added 0.1", "INCRBYFLOAT g:new 3e5",
+            "INCRBYFLOAT g:before 0.2", "APPEND g:tenth 25", "SET g:infinite inf", "SET g:gone 1",
+            "GETDEL g:gone", "MSET g:a 1 g:b 2.50", "SET g:word abc", "SET g:hex 0x1p4",
+        ] { try await client.send(ServerTests.words(command)) }
+        try bench.flush()
+        let found = try await bench.unexplained()
+        #expect(found.isEmpty)
+        let letters = try bench.deadLetters().map { String(decoding: $0.key, as: UTF8.self) }
+        #expect(letters == ["g:word"])
+        let values = try bench.query(
+            "SELECT name, value FROM gauges WHERE name IN ('a', 'added', 'before', 'hex', 'tenth') "
+                + "ORDER BY name")
+        #expect(
+            values.map { $0[1].flatMap(Double.init) } == [1, 10.6, 0.3, 16, 0.125], "\(values)")
+    }
+
     @Test("a mirror of any keys and members", arguments: DatabaseKind.allCases)
     func bytesInKeys(kind: DatabaseKind) async throws {
         let folder = try TemporaryFolder("sluice-mirror")

@@ -13,7 +13,7 @@ struct VerifyTests {
         arguments: [ServerKind.supported[1], ServerKind.supported[2]])
     func randomCommands(kind: ServerKind) async throws {
         let variables = ProcessInfo.processInfo.environment
-        let seed = variables["SLUICE_SEED"].flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
+        let seed = CrashTests.seed
         let steps = variables["SLUICE_STEPS"].flatMap { Int($0) } ?? 2_500
         print("\(kind): seed \(seed)")
         let folder = try TemporaryFolder("sluice-random")
