@@ -57,9 +57,13 @@ struct CauseTests {
         try await client.send("SET", "other", "v")
         try bench.flush()
         var traffic = CauseTraffic(client: client)
+        var evicted = 0
         for step in 0..<3_000 {
             try await traffic.step(&random)
-            if step % 1_000 == 500 { try await Self.evict(bench, client) }
+            guard step % 1_000 == 500 else { continue }
+            evicted += try await Self.evict(bench, client) {
+                for _ in 0..<5 { try await traffic.step(&random) }
+            }
         }
         try await Task.sleep(for: .milliseconds(300))
         try bench.flush()
@@ -69,12 +73,12 @@ struct CauseTests {
         // A key that expired and was deleted between two questions is in doubt, and its row stays.
         let doubtful = await bench.counter("doubtful")
         #expect(wrong.count <= doubtful, "seed \(seed): \(wrong.prefix(5))")
-        #expect(doubtful < 20, "seed \(seed)")
+        #expect(doubtful < 60, "seed \(seed)")
         // Entries stay, whatever becomes of them or of their stream.
         #expect(try bench.number("SELECT count(*) FROM events") == traffic.entries, "seed \(seed)")
         #expect(await bench.counter("reads") == 0)
-        let evicted = try await client.number("evicted_keys", in: "stats") ?? 0
-        #expect(evicted > 0)
+        print("\(setting.testDescription): \(evicted) mapped keys were evicted")
+        #expect(evicted > 0, "seed \(seed)")
     }
 
     @Test("while nobody can say why a key went, its row stays")
@@ -296,10 +300,15 @@ struct CauseTests {
     }
 
     // A setting that is changed makes doubt up to the next question, so that one is asked before.
-    private static func evict(_ bench: Bench, _ client: RedisClient) async throws {
+    //
+    // Returns how many keys were evicted that tables map.
+    private static func evict(
+        _ bench: Bench, _ client: RedisClient, beside traffic: () async throws -> Void,
+    ) async throws -> Int {
         // What is about to expire has gone by then.
         try await Task.sleep(for: .milliseconds(200))
         try bench.flush()
+        let before = try #require(try await client.number("evicted_keys", in: "stats"))
         let used = try #require(try await client.number("used_memory", in: "memory"))
         try await client.send("CONFIG", "SET", "maxmemory", "\(used + 300_000)")
         for key in ["c:probe", "c:probe2"] {
@@ -308,11 +317,25 @@ struct CauseTests {
             try bench.flush()
         }
         let value = String(repeating: "v", count: 10_000)
-        for index in 0..<80 {
-            try await client.send("SET", "other:\(index)", value, "EX", "10000")
+        let others = (0..<80).map { "other:\($0)" }
+        let there = try await client.send(["EXISTS"] + others).first.flatMap {
+            $0.flatMap { Int($0) }
+        }
+        var written = 0
+        for other in others {
+            let isNew = try await client.send("EXISTS", other) == ["0"]
+            if try await client.send("SET", other, value, "EX", "10000") == ["OK"], isNew {
+                written += 1
+            }
+            try await traffic()
         }
         try bench.flush()
+        let after = try #require(try await client.number("evicted_keys", in: "stats"))
+        let left = try await client.send(["EXISTS"] + others).first.flatMap {
+            $0.flatMap { Int($0) }
+        }
         try await client.send("CONFIG", "SET", "maxmemory", "0")
+        return after - before - ((there ?? 0) + written - (left ?? 0))
     }
 
     private static func wrongRows(_ bench: Bench, _ traffic: CauseTraffic) throws -> [String] {
@@ -330,67 +353,5 @@ struct CauseTests {
             }
             return nil
         }
-    }
-}
-
-/// Writes, removes and lets expire, and knows of each key whether the application removed it last.
-struct CauseTraffic {
-    let client: RedisClient
-    private(set) var isRemoved: [String: Bool] = [:]
-    /// How many entries were appended to streams.
-    private(set) var entries = 0
-
-    init(client: RedisClient) {
-        self.client = client
-    }
-
-    mutating func step(_ random: inout SplitMix64) async throws {
-        let key = "\(["c", "h", "z", "s"][random.pick(0..<4)]):\(random.pick(0..<60))"
-        switch random.pick(0..<12) {
-        case 0, 1: try await remove(key, &random)
-        case 2, 3:
-            // Some live until they are evicted.
-            let milliseconds = random.oneIn(3) ? 100_000 : random.pick(5..<30)
-            try await client.send("PEXPIRE", key, "\(milliseconds)")
-        case 4: try await client.send("TTL", key)
-        case 5: try await append("e:\(random.pick(0..<5))", &random)
-        default: try await write(key, &random)
-        }
-    }
-
-    private mutating func remove(_ key: String, _ random: inout SplitMix64) async throws {
-        let command = ["DEL", "UNLINK"][random.pick(0..<2)]
-        switch key.first {
-        case "c" where random.oneIn(2):
-            if try await client.send("GETDEL", key) != [nil] { isRemoved[key] = true }
-        case "s" where random.oneIn(2):
-            if try await client.send("SPOP", key) != [nil] { isRemoved[key] = true }
-        default:
-            if try await client.send(command, key) == ["1"] { isRemoved[key] = true }
-        }
-    }
-
-    private mutating func append(_ key: String, _ random: inout SplitMix64) async throws {
-        switch random.pick(0..<6) {
-        case 0: try await client.send("XTRIM", key, "MAXLEN", "2")
-        case 1:
-            let last = try await client.send("XREVRANGE", key, "+", "-", "COUNT", "1").first ?? nil
-            if let last { try await client.send("XDEL", key, last) }
-        case 2: try await client.send("PEXPIRE", key, "\(random.pick(5..<30))")
-        default:
-            let id = try await client.send("XADD", key, "*", "f", "v").first ?? nil
-            if id?.hasPrefix("ERROR") == false { entries += 1 }
-        }
-    }
-
-    private mutating func write(_ key: String, _ random: inout SplitMix64) async throws {
-        let number = "\(random.pick(1..<9))"
-        switch key.first {
-        case "c": try await client.send("INCRBY", key, number)
-        case "h": try await client.send("HSET", key, "user", number)
-        case "s": try await client.send("SADD", key, "m")
-        default: try await client.send("ZADD", key, number, "m" + number)
-        }
-        isRemoved[key] = false
     }
 }
