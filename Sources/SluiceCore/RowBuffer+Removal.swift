@@ -111,7 +111,8 @@ extension RowBuffer {
         let policy = cause.map { tables[table].mapping.removal[$0] }
         let before = tables[table].keys[key].flags
         let isScanning = before.contains(.scanning)
-        let isUnread = isUnread(table, key) || wentAmidPages(table, key, at: offset)
+        let isAmidPages = wentAmidPages(table, key, at: offset)
+        let isUnread = isUnread(table, key) || isAmidPages
         let isPut = tables[table].isShared && isPut(table, key, before: offset)
         let isThere = isThere(table, key: key, before: offset)
         leaveOpaque(table, key: key)
@@ -132,6 +133,8 @@ extension RowBuffer {
             if isScanning {
                 tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
             }
+            // So may any that no page said.
+            if isAmidPages { takeBackSwept(table, key) }
             tables[table].keys[key].flags.remove(.tentative)
             let kept = noteKept(table, key, cause)
             forEachRow(table, key) { buffer, row in
@@ -236,8 +239,13 @@ extension RowBuffer {
                 tables[table].keys[key].flags.remove(.tentative)
             }
             if !isOlder { sweepUnproven(table, key) }
-            let isTentative = !isOlder && state.flags.contains(.tentative)
-            if isTentative { takeBackClear(table, key) }
+            let isAmidPages = isOlder && wentAmidPages(table, key, at: offset)
+            let isTentative = isAmidPages || !isOlder && state.flags.contains(.tentative)
+            if isAmidPages {
+                takeBackSwept(table, key)
+            } else if isTentative {
+                takeBackClear(table, key)
+            }
             // What a later read of the key did not find stays with all others.
             let start = isOlder ? .min : state.readOffset
             // What was read missing before its removal was seen: from here on the stream says all.

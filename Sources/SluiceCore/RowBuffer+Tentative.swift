@@ -31,6 +31,13 @@ extension RowBuffer {
         }
     }
 
+    /// Takes a clear back of what a read did not find, whether it is tentative or not.
+    mutating func takeBackSwept(_ table: Int, _ key: Int) {
+        guard tables[table].keys[key].flags.isSuperset(of: [.cleared, .swept]) else { return }
+        tables[table].keys[key].flags.insert(.tentative)
+        takeBackClear(table, key)
+    }
+
     /// Whether a row is to go for a clear, and has a dead letter that is to go with it.
     func isLeavingLetter(_ table: Int, _ row: Int) -> Bool {
         tables[table].rows[row].shape == .untouched
@@ -157,16 +164,19 @@ extension RowBuffer {
         return true
     }
 
-    /// Whether the stream may still say that a key with a tentative clear went before it was read.
+    /// Whether the stream may still say that a key with a tentative clear went before the last page that
+    /// was read of it.
     func isUndecided(_ table: Int, _ key: Int, cut offset: Int64) -> Bool {
         let state = tables[table].keys[key]
-        return state.flags.isSuperset(of: [.cleared, .tentative]) && state.readOffset > offset
+        return state.flags.isSuperset(of: [.cleared, .tentative])
+            && max(state.readOffset, state.readUntil) > offset
     }
 
     /// Has a tentative clear wait for the next cut. What was read is written once more then, so that the
     /// clear leaves it.
     private mutating func putOffClear(_ table: Int, _ key: Int) {
-        putOffUntil = max(putOffUntil, tables[table].keys[key].readOffset)
+        let state = tables[table].keys[key]
+        putOffUntil = max(putOffUntil, state.readOffset, state.readUntil)
         forEachRow(table, key) { buffer, row in
             guard buffer.tables[table].rows[row].shape == .value else { return }
             buffer.touch(table, row)

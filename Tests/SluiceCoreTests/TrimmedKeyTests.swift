@@ -227,6 +227,47 @@ struct TrimmedKeyTests {
         }
     }
 
+    @Test(
+        "a key that goes by itself between two pages of a read keeps the rows that no page said",
+        arguments: ["DEL z:a", "FLUSHALL"], [true, false])
+    func goneBetweenPages(removal: String, isCutBefore: Bool) throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("ZPOPMIN z:a")
+        try driver.read(.page([[0x61], [0x31]], next: Array("7".utf8)), after: [])
+        let stream = ["ZADD z:other 1 m", removal, "ZADD z:a 1 n"]
+        try driver.read(Self.page("n"), after: stream)
+        driver.send(stream[0])
+        if isCutBefore {
+            // It has waited for long enough by now.
+            let cut = driver.cut()
+            let early = try #require(cut)
+            #expect(Self.changes(early, Self.scores)?.sweptKeys.count ?? 0 == 0)
+        }
+        driver.send(removal, .expired)
+        driver.send(stream[2])
+        let batch = try #require(driver.cut())
+        #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.sweptKeys.count == 0 && changes.removes.count == 0)
+    }
+
+    @Test("what a key had that expires before a baseline reads it stays")
+    func expiredBeforeBaseline() throws {
+        let driver = MachineDriver(Self.scores, isNew: true)
+        driver.scan(["z:a"])
+        driver.send("ZADD z:a 1 m")
+        _ = driver.cut()
+        let stream = ["DEL z:a", "ZADD z:a 1 n"]
+        try driver.read(Self.page("n"), after: stream)
+        driver.send(stream[0], .expired)
+        driver.send(stream[1])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.removes.count == 0 && changes.swept.count == 0)
+        #expect(changes.clears.count == 0 && changes.sweptKeys.count == 0)
+        #expect(changes.kept.contains { $0.identity.member.isEmpty && $0.state == .gone })
+    }
+
     @Test("a key that is trimmed while a baseline ends is read once more, and its rows go then")
     func readOnceMore() throws {
         let driver = MachineDriver(Self.scores, isNew: true)
