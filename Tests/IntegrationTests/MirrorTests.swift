@@ -1,4 +1,5 @@
 import Foundation
+import SluiceSQLite
 import SluiceTesting
 import Testing
 
@@ -23,6 +24,41 @@ struct MirrorTests {
         Trial(
             server: ServerKind.supported[0], database: .postgres, crashes: false, isCertain: true),
     ]
+
+    @Test("the configuration that is printed mirrors a database as it is")
+    func printed() async throws {
+        let folder = try TemporaryFolder("sluice-mirror")
+        let redis = try await RedisServer(in: folder.url)
+        let printed = try SluiceProcess.run(["schema", "--mirror"], in: folder.url)
+        let text = printed.output
+            .replacing("127.0.0.1:6379", with: "127.0.0.1:\(redis.port)")
+            .replacing("sqlite:mirror.db", with: "sqlite:\(folder.url.path)/mirror.db")
+        #expect(printed.code == 0 && text != printed.output)
+        let client = try await redis.connect()
+        for command in [
+            "SET a 1", "HSET h f v", "RPUSH l x y", "SADD s m", "ZADD z 1.5 m", "XADD e 1-1 f v",
+        ] { try await client.send(ServerTests.words(command)) }
+        let sluice = try SluiceProcess(in: folder.url, configuration: text)
+        try sluice.start()
+        defer { sluice.stop() }
+        #expect(
+            await Eventually.holds { (try? sluice.command("verify"))?.code == 0 }, "\(sluice.log)")
+        // Each goes to the table of another type.
+        for command in [
+            "RENAME a moved", "SADD a m", "DEL h", "SET h v EX 1000", "SORT l ALPHA STORE s",
+            "ZUNIONSTORE l 1 z", "SET z v", "DEL e", "INCR counter",
+        ] { try await client.send(ServerTests.words(command)) }
+        #expect(try sluice.command("flush").code == 0, "\(sluice.log)")
+        let verified = try sluice.command("verify")
+        #expect(verified.code == 0, "\(verified.output)")
+        let path = folder.url.appending(path: "mirror.db").path
+        let counts = try SQLiteQuery(path: path).rows(
+            "SELECT (SELECT count(*) FROM strings), (SELECT count(*) FROM hashes), "
+                + "(SELECT count(*) FROM lists), (SELECT count(*) FROM sets), "
+                + "(SELECT count(*) FROM sorted_sets), (SELECT count(*) FROM streams)")
+        // An entry stays when its stream goes.
+        #expect(counts == [["4", "0", "1", "1", "1", "1"]])
+    }
 
     /// What became of a key that is gone, no comparison with Redis can say: the client keeps account.
     @Test("whatever takes their names, rows outlive keys that expire", arguments: trials)

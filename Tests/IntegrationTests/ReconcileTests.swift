@@ -271,4 +271,23 @@ struct ReconcileTests {
             try bench.sluice.command("reconcile", "--delete-missing", "--share", "60%").code == 0)
         #expect(try bench.sluice.command("verify").code == 0)
     }
+
+    @Test("a tenth of a table goes without --yes, and more does not", arguments: [8, 12])
+    func share(percent: Int) async throws {
+        let bench = try await Bench(
+            .sqlite, tables: Self.tables, redisOptions: ["--enable-debug-command", "yes"])
+        let client = try await bench.redis.connect()
+        try await client.sendAll((0..<200).map { ["SET", "c:\($0)", "1"] })
+        try await bench.start()
+        bench.sluice.stop()
+        let gone = 200 * percent / 100
+        try await client.sendAll((0..<gone).map { ["DEL", "c:\($0)"] })
+        try await client.send("DEBUG", "CHANGE-REPL-ID")
+        try await bench.start()
+        let result = try bench.sluice.command("reconcile", "--delete-missing")
+        let isAllowed = percent < 10
+        #expect(result.code == (isAllowed ? 0 : 65), "\(result.output)")
+        #expect(
+            try bench.number("SELECT count(*) FROM counters") == (isAllowed ? 200 - gone : 200))
+    }
 }
