@@ -23,6 +23,16 @@ struct RefusedCounterTests {
         return refused
     }
 
+    /// Commits while other commands come.
+    private mutating func cut(_ driver: MachineDriver, during commands: () -> Void) {
+        var database = database
+        _ = driver.cut { batch in
+            commands()
+            return database.apply(batch.tables)
+        }
+        self.database = database
+    }
+
     /// A row of 100 whose key expired, and came back with 7 that the database refuses.
     private mutating func refuse() throws -> (driver: MachineDriver, letter: DeadLetter) {
         let driver = MachineDriver(Self.mappings)
@@ -69,12 +79,7 @@ struct RefusedCounterTests {
         _ = try settle(driver)
         database.refuses = true
         driver.send("INCRBY c:a 7")
-        var database = database
-        _ = driver.cut { batch in
-            driver.send("INCRBY c:a 5")
-            return database.apply(batch.tables)
-        }
-        self.database = database
+        cut(driver) { driver.send("INCRBY c:a 5") }
         try driver.read(Self.text(12), after: [])
         #expect(try settle(driver).isEmpty)
         #expect(value == .integer(112))
@@ -150,13 +155,10 @@ struct RefusedCounterTests {
         _ = try settle(driver)
         database.refuses = true
         driver.send("INCRBY c:a 7")
-        var database = database
-        _ = driver.cut { batch in
+        cut(driver) {
             driver.send("INCRBY c:a 5")
             driver.send("DEL c:a", .expired)
-            return database.apply(batch.tables)
         }
-        self.database = database
         #expect(try settle(driver).isEmpty)
         #expect(value == .integer(112))
     }
@@ -170,13 +172,10 @@ struct RefusedCounterTests {
         // An instance that does not know the row: it only adds to it.
         let driver = MachineDriver(Self.mappings)
         driver.send("INCRBY c:a 7")
-        var database = database
-        _ = driver.cut { batch in
+        cut(driver) {
             driver.send("DEL c:a", .expired)
             driver.send("INCRBY c:a 5")
-            return database.apply(batch.tables)
         }
-        self.database = database
         #expect(try settle(driver).isEmpty)
         #expect(value == .integer(112))
     }

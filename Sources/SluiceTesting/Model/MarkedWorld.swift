@@ -61,19 +61,10 @@ public struct MarkedWorld: ~Copyable {
         calm = [1, 5, 25][random.pick(0..<3)]
         database = ModelDatabase(mappings: mappings)
         machine = PipelineMachine(
-            mappings: mappings, policy: Self.policy(&random), capture: capture,
+            mappings: mappings, policy: PipelinePolicy.simulated(&random, memoryMax: 1 << 20),
+            capture: capture,
             stored: database.open(), seed: seed)
         for _ in 0..<random.pick(0..<20) { write() }
-    }
-
-    private static func policy(_ random: inout SplitMix64) -> PipelinePolicy {
-        var policy = PipelinePolicy(interval: .milliseconds(20), rowsMax: 12, memoryMax: 1 << 20)
-        policy.readsMax = 3
-        policy.pageMembers = random.pick(1..<4)
-        policy.closingMax = .milliseconds(40)
-        policy.scanClosingMax = .milliseconds(random.oneIn(2) ? 20 : 200)
-        policy.sweepMax = 2
-        return policy
     }
 
     /// Lives for some steps, then lets everything settle and compares.
@@ -359,7 +350,8 @@ public struct MarkedWorld: ~Copyable {
         underWay = []
         if random.oneIn(2) { landZombies() }
         machine = PipelineMachine(
-            mappings: mappings, policy: Self.policy(&random), capture: capture,
+            mappings: mappings, policy: PipelinePolicy.simulated(&random, memoryMax: 1 << 20),
+            capture: capture,
             stored: database.open(), seed: seed &+ random.next())
         isLinkUp = false
         landZombies()
