@@ -18,7 +18,17 @@ struct RedisGuards {
 
     /// What the settings say, for `check` and the start of `run`.
     func settings() async -> [CheckCommand.Finding] {
-        var findings = persistence(await setting("appendfsync"))
+        let fsync = await setting("appendfsync")
+        var findings = persistence(fsync)
+        if fsync == nil {
+            findings.append(
+                warning(
+                    "redis.settings",
+                    "Redis does not let this user read its settings, so that nobody looked at "
+                        + "appendfsync, min-replicas-to-write and client-output-buffer-limit",
+                    "ACL SETUSER \((try? configuration.endpoint())?.user ?? "default") +config|get")
+            )
+        }
         if let policy = info["maxmemory_policy"], policy != "noeviction", info["maxmemory"] != "0" {
             findings.append(eviction(policy))
         }
@@ -197,21 +207,33 @@ struct RedisGuards {
         return reply[1]
     }
 
-    /// Says at the start of `run` what the settings put at risk; nothing if Redis can't be asked.
+    /// Says at the start of `run` what the settings put at risk, once Redis can be asked.
     static func log(
         _ configuration: Configuration, _ warn: @Sendable (String, String) -> Void,
     ) async {
-        guard let endpoint = try? configuration.endpoint(),
+        guard let endpoint = try? configuration.endpoint() else { return }
+        while !Task.isCancelled {
+            if await logOnce(configuration, endpoint, warn) { return }
+            try? await Task.sleep(for: .seconds(5))
+        }
+    }
+
+    private static func logOnce(
+        _ configuration: Configuration, _ endpoint: RedisEndpoint,
+        _ warn: @Sendable (String, String) -> Void,
+    ) async -> Bool {
+        guard
             let reader = try? await KeyReader.connect(
                 to: endpoint, on: MultiThreadedEventLoopGroup.singleton.next(), isExact: false)
-        else { return }
+        else { return false }
         defer { reader.close() }
-        guard let info = try? await reader.info() else { return }
+        guard let info = try? await reader.info() else { return false }
         let guards = RedisGuards(reader: reader, info: info, configuration: configuration)
         // With keys that match no table, which is no fault, but may be a mistake.
         let measured = await guards.measurements().filter { $0.level == .warning || $0.hint != nil }
         for finding in await guards.settings() + measured {
             warn("\(finding.subject): \(finding.message)", finding.hint ?? "")
         }
+        return true
     }
 }

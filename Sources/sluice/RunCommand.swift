@@ -45,9 +45,12 @@ struct RunCommand: AsyncParsableCommand {
             host: configuration.adminHost, port: configuration.adminPort, pipeline: pipeline,
             group: group, token: configuration.adminToken, logger: logger)
         SecondSignal.exitHard()
-        async let guards: Void = RedisGuards.log(configuration) { message, hint in
-            logger.warning("\(message)", metadata: ["hint": "\(hint)"])
+        let guards = Task {
+            await RedisGuards.log(configuration) { message, hint in
+                logger.warning("\(message)", metadata: ["hint": "\(hint)"])
+            }
         }
+        defer { guards.cancel() }
         var settings = ServiceGroupConfiguration(
             services: [
                 .init(
@@ -61,7 +64,6 @@ struct RunCommand: AsyncParsableCommand {
         settings.maximumGracefulShutdownDuration = Self.drainMax
         do {
             try await ServiceGroup(configuration: settings).run()
-            await guards
         } catch {
             throw Self.exit(for: error)
         }

@@ -200,6 +200,48 @@ struct CommandTests {
         #expect(left.isEmpty)
     }
 
+    @Test(
+        "a user who may not read Redis's settings, or a Redis that is down at first, hides no finding"
+    )
+    func guardsLater() async throws {
+        let folder = try TemporaryFolder()
+        let redis = try await RedisServer(
+            in: folder.url,
+            options: [
+                "--user", "limited", "on", ">word", "~*", "&*", "+@all", "-config",
+                "--user", "default", "on", "nopass", "~*", "&*", "+@all",
+            ])
+        let configuration = """
+            redis: { url: 'redis://limited:word@127.0.0.1:\(redis.port)', configure: false }
+            database: { url: 'sqlite:\(folder.url.appending(path: "x.db").path)' }
+            tables: { a: { keys: 'k:<i>', string: { v: text } } }
+            """
+        let expected = [
+            "redis.settings: Redis does not let this user read its settings",
+            "ACL SETUSER limited +config|get", "redis.persistence: without an AOF",
+            "1 of 1 sampled keys match no table, such as nobody:s",
+        ]
+        let client = try await redis.connect()
+        try await client.send("SET", "nobody:s", "1")
+        let config = try Self.config(configuration, in: folder)
+        let result = try Self.run("check", "--config", config)
+        for text in expected { #expect(result.output.contains(text), "\(text)\n\(result.output)") }
+        redis.stop()
+
+        let sluice = try SluiceProcess(in: folder.url, configuration: configuration)
+        try sluice.start()
+        #expect(await Eventually.holds { sluice.log.contains("Waiting for Redis") })
+        try await redis.start()
+        try await redis.connect().send("SET", "nobody:s", "1")
+        for text in expected {
+            #expect(
+                await Eventually.holds(within: .seconds(20)) { sluice.log.contains(text) },
+                "\(text)\n\(sluice.log)")
+        }
+        #expect(sluice.stop(SIGTERM) == 0)
+        redis.stop()
+    }
+
     @Test("without Redis it waits and says so once; SIGTERM ends it in good order")
     func waits() async throws {
         let folder = try TemporaryFolder()
