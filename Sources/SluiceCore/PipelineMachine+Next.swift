@@ -113,8 +113,9 @@ extension PipelineMachine {
         reconciliation?.left.formUnion(incomplete)
         let endsBaseline = gap == nil && baseline.ends(at: processed.offset)
         let closesReconciliation = closesReconciliation
-        rereadTrimmed(endsBaseline, closesReconciliation, incomplete)
-        let rows = interpreter.buffer.cut(at: processed.offset, waits: !isRoomWanted)
+        let rows = interpreter.buffer.cut(
+            at: processed.offset, waits: !isRoomWanted,
+            rereading: wholeTables(endsBaseline, closesReconciliation, incomplete))
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful
         let isOfBaseline = baseline.isRunning
@@ -178,16 +179,14 @@ extension PipelineMachine {
     }
 
     // Where a baseline found no row without a key, or a person had all of them deleted.
-    private mutating func rereadTrimmed(
+    private func wholeTables(
         _ endsBaseline: Bool, _ closesReconciliation: Bool, _ incomplete: Set<String>,
-    ) {
-        guard endsBaseline || closesReconciliation else { return }
-        for table in interpreter.mappings.indices {
+    ) -> [Int] {
+        guard endsBaseline || closesReconciliation else { return [] }
+        return interpreter.mappings.indices.filter { table in
             let name = interpreter.mappings[table].name
-            let isWhole =
-                endsBaseline && !strays.contains(name) && !incomplete.contains(name)
+            return endsBaseline && !strays.contains(name) && !incomplete.contains(name)
                 || closesReconciliation && isReconciled(name)
-            if isWhole { interpreter.buffer.rereadTrimmed(table) }
         }
     }
 

@@ -12,9 +12,12 @@ extension RowBuffer {
     /// Rows that are still opaque stay, and are named as loose; so are rows whose value was read at
     /// a later offset than the cut's.
     ///
-    /// - Parameter waits: Whether rows that a read did not find wait for the next cut, if what the stream
-    ///   says up to there decides over them; else there is no room for that.
-    mutating func cut(at offset: Int64, waits: Bool) -> CutRows {
+    /// - Parameters:
+    ///   - waits: Whether rows that a read did not find wait for the next cut, if what the stream says up
+    ///     to there decides over them; else there is no room for that.
+    ///   - whole: Tables in which no row is left without a key but of keys that were trimmed; these are
+    ///     read once more.
+    mutating func cut(at offset: Int64, waits: Bool, rereading whole: [Int] = []) -> CutRows {
         var result = CutRows()
         putOffUntil = .min
         for table in tables.indices where tables[table].hasDirty {
@@ -27,6 +30,7 @@ extension RowBuffer {
             takeTable(table, into: &builder)
             builder.finish(into: &result)
         }
+        for table in whole { rereadTrimmed(table) }
         result.loose = looseRows(at: offset)
         readOffsetMax = .min
         if opaqueCount == 0 { mayBeStored = false }

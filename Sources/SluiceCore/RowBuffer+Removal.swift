@@ -18,6 +18,7 @@ extension RowBuffer {
         let policy = cause.map { tables[table].mapping.removal[$0] }
         let isKept = policy == nil || policy == .keep
         guard isThere(table, row), !staysGone(table, row, isKept: isKept) else { return }
+        settleReturn(table, row)
         switch policy {
         case .delete where cause == .deleted && mayHaveOutlived(table, row),
             .mark where cause == .deleted && mayHaveOutlived(table, row):
@@ -134,8 +135,9 @@ extension RowBuffer {
                 tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
             }
             // So may any that no page said.
-            if isAmidPages { takeBackSwept(table, key) }
+            if isAmidPages { takeBackClear(table, key) }
             tables[table].keys[key].flags.remove(.tentative)
+            settleReturns(table, key)
             let kept = noteKept(table, key, cause)
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
@@ -150,6 +152,8 @@ extension RowBuffer {
         case .delete, .mark:
             dropRows(table, key, at: offset, policy ?? .delete, isEmptied ? .part : nil)
             if isEmptied {
+                // The end of a scan that is to come no more would have cleared it.
+                if isDeferred(table, key) { tables[table].keys[key].flags.remove(.tentative) }
                 if isExact, tables[table].readsUnknown { return removeKnown(table, key) }
                 removeLetters(table, key)
                 // All that the database has outlived the key since the last cut.
@@ -191,6 +195,7 @@ extension RowBuffer {
         let kept: Kept = isDoubtful || !isExact ? .doubtful : .gone
         if isDoubtful { doubtful += 1 }
         tables[table].keptKeys[Int32(key)] = kept
+        tables[table].forgetTrimmed(tables[table].keys[key].bytes)
         touchKey(table, key)
         return kept
     }
@@ -220,7 +225,10 @@ extension RowBuffer {
     }
 
     private mutating func keepAll(_ table: Int, at offset: Int64) {
+        for key in tables[table].keys.indices
+        where !tables[table].keys[key].flags.contains(.free) { settleReturns(table, key) }
         tables[table].keptTable = .gone
+        _ = tables[table].takeTrimmed()
         let isOneRow = tables[table].mapping.isOneRowPerKey
         for key in tables[table].keys.indices
         where !tables[table].keys[key].flags.contains(.free) {
@@ -229,23 +237,19 @@ extension RowBuffer {
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing
             // What was read of a later key replaced what this one had.
+            let isAmidPages = wentAmidPages(table, key, at: offset)
             let isUnread =
                 isOlder
-                ? isUnread(table, key) || wasUnread(table, state.flags)
-                    || wentAmidPages(table, key, at: offset) : !isOneRow
+                ? isUnread(table, key) || wasUnread(table, state.flags) || isAmidPages : !isOneRow
+            if isAmidPages { takeBackClear(table, key) }
             if isOlder {
                 leaveOpaque(table, key: key)
                 tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
                 tables[table].keys[key].flags.remove(.tentative)
             }
             if !isOlder { sweepUnproven(table, key) }
-            let isAmidPages = isOlder && wentAmidPages(table, key, at: offset)
-            let isTentative = isAmidPages || !isOlder && state.flags.contains(.tentative)
-            if isAmidPages {
-                takeBackSwept(table, key)
-            } else if isTentative {
-                takeBackClear(table, key)
-            }
+            let isTentative = (isAmidPages || !isOlder) && state.flags.contains(.tentative)
+            if isTentative { takeBackClear(table, key) }
             // What a later read of the key did not find stays with all others.
             let start = isOlder ? .min : state.readOffset
             // What was read missing before its removal was seen: from here on the stream says all.
@@ -305,6 +309,7 @@ extension RowBuffer {
     private mutating func wipe(_ table: Int, at offset: Int64) {
         tables[table].isWiped = true
         tables[table].keptTable = nil
+        _ = tables[table].takeTrimmed()
         for key in tables[table].keys.indices
         where !tables[table].keys[key].flags.contains(.free) {
             let isMissing = tables[table].keys[key].flags.contains(.missing)

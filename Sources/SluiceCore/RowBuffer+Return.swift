@@ -22,19 +22,39 @@ extension RowBuffer {
         touch(table, row)
     }
 
-    /// Has a row come back that outlived its key with all others since the last cut. It stands for itself
-    /// from here on: should its key go once more before the next, the change is one of a key that came back.
-    @inline(__always)
-    mutating func comesBackWithKey(_ table: Int, _ row: Int, isAdd: Bool) -> Bool {
-        guard tables[table].keptTable != nil || !tables[table].keptKeys.isEmpty else {
-            return false
-        }
+    /// See ``settleReturn(_:_:)``: of all rows of a key, before what was remembered of it is replaced.
+    mutating func settleReturns(_ table: Int, _ key: Int) {
+        guard tables[table].keptTable != nil || !tables[table].keptKeys.isEmpty else { return }
+        forEachRow(table, key) { $0.settleReturn(table, $1) }
+    }
+
+    /// Has the change of a row stand for itself that came back after all of its key or table went, now
+    /// that it goes once more before a cut: the database is to take it for one of a key that came back.
+    mutating func settleReturn(_ table: Int, _ row: Int) {
+        guard tables[table].rows[row].shape == .merge, tables[table].kept[Int32(row)] == nil
+        else { return }
         let ofKey = tables[table].keptKeys[tables[table].rows[row].key]
         let wide = (tables[table].mapping.isOneRowPerKey ? nil : ofKey) ?? tables[table].keptTable
-        guard let wide, wide != .ended, tables[table].kept[Int32(row)] == nil else { return false }
-        tables[table].kept[Int32(row)] = wide
-        comeBack(table, row, isAdd: isAdd)
-        return true
+        guard let wide, wide != .ended else { return }
+        let start = tables[table].place(row, 0)
+        let columns = tables[table].mapping.values
+        let goesOn =
+            wide == .gone
+            && columns.indices.allSatisfy { column in
+                switch tables[table].cells[start + column] {
+                case .unchanged, .add, .addReal: true
+                default: column == tables[table].mapping.deadline
+                }
+            }
+        for (column, value) in columns.enumerated() where !goesOn || !value.type.isTotal {
+            switch tables[table].cells[start + column] {
+            case .unchanged: tables[table].cells[start + column] = .null
+            case .add(let sum): tables[table].cells[start + column] = .integer(sum)
+            case .addReal(let sum): tables[table].cells[start + column] = .real(sum)
+            case .null, .integer, .real, .bytes, .fields: break
+            }
+        }
+        if !goesOn { tables[table].rows[row].shape = .value }
     }
 
     /// Notes that a row is read only for what was added to it, or for a baseline: if it outlived its

@@ -31,13 +31,6 @@ extension RowBuffer {
         }
     }
 
-    /// Takes a clear back of what a read did not find, whether it is tentative or not.
-    mutating func takeBackSwept(_ table: Int, _ key: Int) {
-        guard tables[table].keys[key].flags.isSuperset(of: [.cleared, .swept]) else { return }
-        tables[table].keys[key].flags.insert(.tentative)
-        takeBackClear(table, key)
-    }
-
     /// Whether a row is to go for a clear, and has a dead letter that is to go with it.
     func isLeavingLetter(_ table: Int, _ row: Int) -> Bool {
         tables[table].rows[row].shape == .untouched
@@ -75,9 +68,8 @@ extension RowBuffer {
     mutating func rereadTrimmed(_ table: Int) {
         for bytes in tables[table].takeTrimmed() {
             let key = tables[table].key(bytes.span)
-            guard tables[table].keptKeys[Int32(key)] == nil,
-                !tables[table].keys[key].flags.contains(.missing)
-            else { continue }
+            // What was found missing goes as a whole, or stays.
+            guard !tables[table].keys[key].flags.contains(.missing) else { continue }
             readAnew(table, key)
         }
     }

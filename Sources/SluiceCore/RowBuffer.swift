@@ -153,7 +153,6 @@ struct RowBuffer: ~Copyable {
                 if isAdd, tables[table].mapping.isCounter { spare(table, row) }
                 return false
             }
-            if comesBackWithKey(table, row, isAdd: isAdd) { return true }
             tables[table].rows[row].shape = .merge
         }
         touch(table, row)

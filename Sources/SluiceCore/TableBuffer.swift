@@ -13,6 +13,7 @@ struct TableBuffer {
     /// gone, what is there and not in Redis is of these.
     private(set) var trimmed: Set<Bytes> = []
     private static let trimmedMax = 4_096
+    private static let trimmedKeyMax = 256
     /// Whether other tables map some of its keys, if they are of another type.
     var isShared = false
     /// Whether other tables map some of its keys, if they are of another type, and some types are
@@ -195,9 +196,16 @@ struct TableBuffer {
     /// - Returns: Whether that is remembered, or need not be: they are still to be looked up.
     mutating func noteTrimmed(_ key: Bytes) -> Bool {
         guard wasSwept else { return true }
-        guard trimmed.count < Self.trimmedMax || trimmed.contains(key) else { return false }
+        guard key.count <= Self.trimmedKeyMax,
+            trimmed.count < Self.trimmedMax || trimmed.contains(key)
+        else { return false }
         trimmed.insert(key)
         return true
+    }
+
+    /// Forgets that members went from a key: its rows stay, as ones that outlived it.
+    mutating func forgetTrimmed(_ key: Bytes) {
+        if !trimmed.isEmpty { trimmed.remove(key) }
     }
 
     /// The keys from which members went, once all other rows without a key are gone.

@@ -78,7 +78,7 @@ struct CauseTests {
         #expect(try bench.number("SELECT count(*) FROM events") == traffic.entries, "seed \(seed)")
         #expect(await bench.counter("reads") == 0)
         print("\(setting.testDescription): \(evicted) mapped keys were evicted")
-        #expect(evicted > 0, "seed \(seed)")
+        #expect(evicted > 20, "seed \(seed)")
     }
 
     @Test("while nobody can say why a key went, its row stays")

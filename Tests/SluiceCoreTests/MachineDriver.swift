@@ -101,18 +101,25 @@ final class MachineDriver {
             history: history, now: now)
     }
 
-    /// Commits what is due and answers that the database has no rows, until a baseline is over.
+    /// Commits what is due and answers what the database has, until a baseline is over.
     ///
     /// - Parameters:
     ///   - value: What is read meanwhile; nil when nothing is to be read.
+    ///   - missing: The rows that the database has, none of which has a key.
     ///   - duringSweep: What happens while the database's rows are looked up.
+    ///   - afterRead: What happens after each read.
+    ///   - apply: What the database does with each batch.
     /// - Returns: The batch that ends it.
-    func endBaseline(_ value: ReadValue? = nil, duringSweep: () -> Void = {}) -> Batch? {
-        for _ in 0..<9 {
+    func endBaseline(
+        _ value: ReadValue? = nil, missing: [RowIdentity] = [], duringSweep: () -> Void = {},
+        afterRead: () -> Void = {}, apply: (Batch) -> Void = { _ in },
+    ) -> Batch? {
+        for _ in 0..<19 {
             now += .seconds(1)
             machine.chunkReceived(now: now)
             switch machine.next(now: now) {
             case .commit(let batch):
+                apply(batch)
                 machine.committed(BatchOutcome(), now: now)
                 if batch.to.isBaselineDone { return batch }
             case .read(let items):
@@ -120,11 +127,48 @@ final class MachineDriver {
                 machine.readFinished(
                     items.map { _ in ReadResult(value: value) }, offset: machine.streamOffset,
                     until: machine.streamOffset, history: history, now: now)
+                afterRead()
             case .sweep:
                 duringSweep()
                 machine.sweepFinished(
-                    rows: 0, missing: [], outlived: [:], last: nil, offset: machine.streamOffset,
-                    history: history, now: now)
+                    rows: missing.count, missing: missing, outlived: [:], last: nil,
+                    offset: machine.streamOffset, history: history, now: now)
+            default: return nil
+            }
+        }
+        return nil
+    }
+
+    /// Has rows without a key looked for and deleted.
+    func reconcile() { #expect(machine.reconcile(limits: ["scores": 9]) == nil) }
+
+    /// Commits what is due until a pass for rows without a key is over.
+    ///
+    /// - Parameters:
+    ///   - rows: The rows that the database has, none of which has a key.
+    ///   - duringSweep: What happens while they are looked up; it returns what is read after that.
+    /// - Returns: The batch that ends it.
+    func endPass(rows: [RowIdentity], duringSweep: () -> ReadValue) -> Batch? {
+        var value: ReadValue?
+        for _ in 0..<19 {
+            now += .seconds(1)
+            machine.chunkReceived(now: now)
+            switch machine.next(now: now) {
+            case .commit(let batch):
+                machine.committed(BatchOutcome(), now: now)
+                if case .done = machine.reconciliation?.phase { return batch }
+            case .read(let items):
+                machine.readFinished(
+                    items.map { item in
+                        if case .member = item.target { return ReadResult(value: .missing) }
+                        return ReadResult(value: value ?? .missing)
+                    }, offset: machine.streamOffset, until: machine.streamOffset, history: history,
+                    now: now)
+            case .sweep:
+                value = duringSweep()
+                machine.sweepFinished(
+                    rows: rows.count, missing: rows, outlived: [:], last: nil,
+                    offset: machine.streamOffset, history: history, now: now)
             default: return nil
             }
         }

@@ -287,6 +287,66 @@ struct TrimmedKeyTests {
         #expect(changes.sweptKeys.identities.map(\.key) == [Array("z:a".utf8)])
     }
 
+    @Test("what comes to a trimmed key until it is read once more is committed")
+    func readOnceMoreLoses() throws {
+        var database = ModelDatabase(mappings: Self.scores)
+        let driver = MachineDriver(Self.scores, isNew: true)
+        driver.scan(["z:a"])
+        var isTrimmed = false
+        let last = driver.endBaseline(
+            Self.page("b"),
+            duringSweep: { driver.send("ZPOPMIN z:a") },
+            afterRead: {
+                // The second read is of the trim.
+                if isTrimmed { driver.send("ZADD z:a 99 k") }
+                isTrimmed = true
+            },
+            apply: { database.apply($0.tables) })
+        let batch = try #require(last)
+        #expect(batch.loose?.contains { $0.offset == nil } == true)
+        driver.send("DEL z:a", .expired)
+        _ = driver.cut { database.apply($0.tables) }
+        let row = RowIdentity(key: Array("z:a".utf8), member: [0x6b])
+        #expect(database.tables[0][row] == [.real(99)])
+    }
+
+    @Test("a pass that deletes rows without a key has trimmed keys read once more")
+    func readAfterPass() throws {
+        let driver = MachineDriver(Self.scores, isNew: true)
+        driver.scan(["z:a"])
+        let missing = RowIdentity(key: Array("z:gone".utf8), member: [0x6d])
+        _ = driver.endBaseline(Self.page("b"), missing: [missing])
+        driver.send("ZADD z:a 1 c")
+        driver.reconcile()
+        let last = driver.endPass(rows: [missing]) {
+            driver.send("ZPOPMIN z:a")
+            return Self.page("b")
+        }
+        let batch = try #require(last)
+        #expect(batch.to.strays.isEmpty)
+        #expect(
+            batch.loose?.contains {
+                $0.identity == RowIdentity(key: Array("z:a".utf8)) && $0.offset == nil
+            } == true)
+    }
+
+    @Test("what an application removed before a trim goes, also when the key expires amid the read")
+    func certainBetweenPages() throws {
+        let driver = MachineDriver(Self.shared)
+        driver.send("DEL y:a")
+        driver.send("ZADD y:a 1 a 1 b")
+        driver.send("ZPOPMIN y:a")
+        let stream = ["DEL y:a", "ZADD y:a 1 n"]
+        try driver.read(
+            .wrongType, scores: .page([[0x62], [0x31]], next: Array("7".utf8)), after: [])
+        try driver.read(.wrongType, scores: Self.page("n"), after: stream)
+        driver.send(stream[0], .expired)
+        driver.send(stream[1])
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.shared))
+        #expect(changes.sweptKeys.count + changes.clears.count == 1)
+    }
+
     @Test("in a table with rows without a key, a trim takes along only rows that are known")
     func strays() throws {
         let driver = MachineDriver(Self.scores, isNew: true)
