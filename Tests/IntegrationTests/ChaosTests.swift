@@ -62,13 +62,15 @@ struct ChaosTests {
                 && status?["isBaselineDone"] as? Bool == true
         }
         #expect(isUp, "\(sluice.log.suffix(3_000))")
-        // A cut that was asked for may still come.
+        // A cut that was asked for may still come; and of a commit whose answer was lost, Sluice waits a
+        // minute to hear.
         var flushed = (code: Int32(0), output: "")
-        let isFlushed = await Eventually.holds(within: .seconds(60)) {
+        let isFlushed = await Eventually.holds(within: .seconds(180)) {
             flushed = (try? sluice.command("flush")) ?? flushed
             return flushed.code == 0
         }
-        #expect(isFlushed, "\(flushed.output) \(sluice.log.suffix(3_000))")
+        let status = await bench.status(of: sluice) ?? [:]
+        #expect(isFlushed, "\(flushed.output) \(status) \(sluice.log.suffix(3_000))")
         // Keys that went in a gap leave their rows, until a person says otherwise.
         let differences = try await bench.differences().filter { $0.expected != nil }
         #expect(
