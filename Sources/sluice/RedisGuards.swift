@@ -214,7 +214,7 @@ struct RedisGuards {
         guard let endpoint = try? configuration.endpoint() else { return }
         while !Task.isCancelled {
             if await logOnce(configuration, endpoint, warn) { return }
-            try? await Task.sleep(for: .seconds(5))
+            try? await ContinuousClock().sleep(for: .seconds(5))
         }
     }
 

@@ -45,12 +45,10 @@ struct RunCommand: AsyncParsableCommand {
             host: configuration.adminHost, port: configuration.adminPort, pipeline: pipeline,
             group: group, token: configuration.adminToken, logger: logger)
         SecondSignal.exitHard()
-        let guards = Task {
-            await RedisGuards.log(configuration) { message, hint in
-                logger.warning("\(message)", metadata: ["hint": "\(hint)"])
-            }
+        // Ends with this function, whether Redis could be asked by then or not.
+        async let _: Void = RedisGuards.log(configuration) { message, hint in
+            logger.warning("\(message)", metadata: ["hint": "\(hint)"])
         }
-        defer { guards.cancel() }
         var settings = ServiceGroupConfiguration(
             services: [
                 .init(
