@@ -354,20 +354,21 @@ struct OutlivedKeyTests {
         #expect(changes.clearMarks.count == (isKept ? 0 : 1))
     }
 
+    private static func settle(_ driver: MachineDriver, _ database: inout ModelDatabase) throws {
+        let batch = try #require(driver.cut())
+        database.apply(batch.tables)
+    }
+
     @Test("a score of a key in doubt is replaced, however often the key goes in one batch")
     func goneTwice() throws {
         var database = ModelDatabase(mappings: Self.scores)
         let driver = MachineDriver(Self.scores)
-        func settle() throws {
-            let batch = try #require(driver.cut())
-            database.apply(batch.tables)
-        }
         driver.send("ZADD z:a 2 m")
-        try settle()
+        try Self.settle(driver, &database)
         driver.send("DEL z:a", nil)
         driver.send("ZINCRBY z:a 6 m")
         driver.send("DEL z:a", nil)
-        try settle()
+        try Self.settle(driver, &database)
         let row = RowIdentity(key: Self.key, member: [0x6d])
         #expect(database.tables[0][row] == [.real(6)])
     }
@@ -376,21 +377,17 @@ struct OutlivedKeyTests {
     func flushedBeforeRead() throws {
         var database = ModelDatabase(mappings: Self.scores)
         let driver = MachineDriver(Self.scores)
-        func settle() throws {
-            let batch = try #require(driver.cut())
-            database.apply(batch.tables)
-        }
         driver.send("ZADD z:a 3 m")
-        try settle()
+        try Self.settle(driver, &database)
         driver.send("ZPOPMIN z:a")
         let stream = ["FLUSHALL", "ZADD z:a 1 n", "FLUSHALL", "ZADD z:a 1 n"]
         let page: [Bytes] = [[0x6e], [0x31]]
         try driver.read(.page(page, next: Array("7".utf8)), after: stream)
         try driver.read(.page([], next: Array("0".utf8)), after: stream)
         for command in stream { driver.send(command) }
-        try settle()
+        try Self.settle(driver, &database)
         driver.send("ZINCRBY z:a 6 m")
-        try settle()
+        try Self.settle(driver, &database)
         let row = RowIdentity(key: Self.key, member: [0x6d])
         #expect(database.kept(0, row) == .back)
         #expect(database.tables[0][row] == [.real(9)])

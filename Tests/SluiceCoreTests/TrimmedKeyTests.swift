@@ -268,6 +268,11 @@ struct TrimmedKeyTests {
         #expect(changes.kept.contains { $0.identity.member.isEmpty && $0.state == .gone })
     }
 
+    private static func isToBeRead(_ batch: Batch) -> Bool {
+        let key = RowIdentity(key: Array("z:a".utf8))
+        return batch.loose?.contains { $0.identity == key && $0.offset == nil } == true
+    }
+
     @Test("a key that is trimmed while a baseline ends is read once more, and its rows go then")
     func readOnceMore() throws {
         let driver = MachineDriver(Self.scores, isNew: true)
@@ -276,10 +281,7 @@ struct TrimmedKeyTests {
         let batch = try #require(last)
         // The database had no row without a key when it was asked, so that the table has none but these.
         #expect(batch.to.strays.isEmpty)
-        #expect(
-            batch.loose?.contains {
-                $0.identity == RowIdentity(key: Array("z:a".utf8)) && $0.offset == nil
-            } == true)
+        #expect(Self.isToBeRead(batch))
         #expect(Self.changes(batch, Self.scores)?.sweptKeys.count ?? 0 == 0)
         try driver.read(Self.page("b"), after: [])
         let next = try #require(driver.cut())
@@ -324,10 +326,7 @@ struct TrimmedKeyTests {
         }
         let batch = try #require(last)
         #expect(batch.to.strays.isEmpty)
-        #expect(
-            batch.loose?.contains {
-                $0.identity == RowIdentity(key: Array("z:a".utf8)) && $0.offset == nil
-            } == true)
+        #expect(Self.isToBeRead(batch))
     }
 
     @Test("what an application removed before a trim goes, also when the key expires amid the read")
