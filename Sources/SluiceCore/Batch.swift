@@ -58,14 +58,20 @@ public struct Merge: Hashable, Sendable {
     public let actions: [Action]
     /// Whether a row that is missing is made; otherwise it is left alone.
     public let isUpsert: Bool
+    /// Whether an add came first, so that a row that outlived its key goes on.
+    public let beginsWithAdd: Bool
     /// The rows, with values for just these columns.
     public var rows: RowSet
 
     /// Creates an empty merge.
-    public init(columns: [Int], actions: [Action], isUpsert: Bool, mapping: TableMapping) {
+    public init(
+        columns: [Int], actions: [Action], isUpsert: Bool, beginsWithAdd: Bool = false,
+        mapping: TableMapping,
+    ) {
         self.columns = columns
         self.actions = actions
         self.isUpsert = isUpsert
+        self.beginsWithAdd = beginsWithAdd
         rows = RowSet(key: mapping.primaryKey, values: columns.map { mapping.values[$0] })
     }
 }

@@ -34,10 +34,12 @@ package struct FieldMap: Equatable {
     }
 
     private var entries: [Entry] = []
+    /// Whether nothing of what the database has stays beside them.
+    var replaces = false
     /// Bytes of memory that the map takes, about.
     private(set) var memory = 64
 
-    package init() {}
+    package init(replaces: Bool = false) { self.replaces = replaces }
 
     /// Creates a map of fields in any order, none of them twice.
     init(_ fields: [(name: Bytes, value: Bytes)]) {

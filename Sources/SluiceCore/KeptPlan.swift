@@ -154,7 +154,8 @@ package struct KeptPlan {
         let deadline = mapping.deadline
         var added = Merge(
             columns: [0] + (deadline.map { [$0] } ?? []),
-            actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true, mapping: mapping)
+            actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true,
+            beginsWithAdd: true, mapping: mapping)
         for index in rows.indices {
             let row = rows[index]
             let isAnew = changes.sparedIsAnew[index]
@@ -243,10 +244,6 @@ package struct KeptPlan {
     }
 
     private mutating func resolve(_ merge: Merge) {
-        // A deadline says nothing of the value.
-        let isOnlyAdds = zip(merge.columns, merge.actions).allSatisfy {
-            $1 == .add || $0 == mapping.deadline
-        }
         var all: [Int] = []
         var others: [Int] = []
         for (index, row) in merge.rows.identities.enumerated() {
@@ -254,7 +251,7 @@ package struct KeptPlan {
             case .doubtful:
                 all.append(index)
                 if keptNow[row] == nil { end(row) }
-            case .gone where isOnlyAdds:
+            case .gone where merge.beginsWithAdd:
                 others.append(index)
                 remember(row, .back, instead: .gone)
             case .gone:
@@ -266,8 +263,10 @@ package struct KeptPlan {
         reset(merge, all, mapping.values.indices.map { $0 })
         reset(
             merge, others,
-            mapping.values.indices.filter {
-                !merge.columns.contains($0) && !mapping.values[$0].type.isTotal
+            mapping.values.indices.filter { column in
+                let action = merge.columns.firstIndex(of: column).map { merge.actions[$0] }
+                return action == .mergeObject
+                    || action == nil && !mapping.values[column].type.isTotal
             })
     }
 

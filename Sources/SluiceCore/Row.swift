@@ -76,6 +76,8 @@ struct Row {
     var next: Int32 = -1
     var previous: Int32 = -1
     var shape = Shape.untouched
+    /// With the shape `merge`: whether what came first was an add.
+    var beginsWithAdd = false
     var flags: Flags = []
     /// The offset at which the value was read; changes at or before it are in the value.
     var readOffset = Int64.min

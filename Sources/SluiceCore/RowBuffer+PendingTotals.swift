@@ -56,7 +56,7 @@ extension RowBuffer {
     {
         switch pending {
         case .add(let sum):
-            tables[table].rows[row].shape = .merge
+            makeMerge(table, row, isAdd: true)
             tables[table].set(row, 0, .add(sum &+ delta))
         case .total(let total):
             tables[table].fill(row, with: .null)

@@ -1,6 +1,13 @@
 // A row that outlived its key has what it had when that went. When the key comes back, an add goes on top
 // of a total, and anything else replaces the row. What is read of it may be from before or after.
 extension RowBuffer {
+    /// Begins to change some cells of a row.
+    @inline(__always)
+    mutating func makeMerge(_ table: Int, _ row: Int, isAdd: Bool) {
+        tables[table].rows[row].shape = .merge
+        tables[table].rows[row].beginsWithAdd = isAdd
+    }
+
     /// The key of a row that outlived it comes back.
     mutating func comeBack(_ table: Int, _ row: Int, isAdd: Bool) {
         let shape = tables[table].rows[row].shape
@@ -16,7 +23,7 @@ extension RowBuffer {
             tables[table].set(row, column, .null)
         }
         if shape == .untouched || shape == .update {
-            tables[table].rows[row].shape = .merge
+            makeMerge(table, row, isAdd: true)
             if let pending = takePending(table, row) { return begin(table, row, with: pending) }
         }
         touch(table, row)
@@ -38,20 +45,16 @@ extension RowBuffer {
         guard let wide, wide != .ended else { return }
         let start = tables[table].place(row, 0)
         let columns = tables[table].mapping.values
-        let goesOn =
-            wide == .gone
-            && columns.indices.allSatisfy { column in
-                switch tables[table].cells[start + column] {
-                case .unchanged, .add, .addReal: true
-                default: column == tables[table].mapping.deadline
-                }
-            }
+        let goesOn = wide == .gone && tables[table].rows[row].beginsWithAdd
         for (column, value) in columns.enumerated() where !goesOn || !value.type.isTotal {
             switch tables[table].cells[start + column] {
             case .unchanged: tables[table].cells[start + column] = .null
             case .add(let sum): tables[table].cells[start + column] = .integer(sum)
             case .addReal(let sum): tables[table].cells[start + column] = .real(sum)
-            case .null, .integer, .real, .bytes, .fields: break
+            case .fields(var map):
+                map.replaces = true
+                tables[table].cells[start + column] = .fields(map)
+            case .null, .integer, .real, .bytes: break
             }
         }
         if !goesOn { tables[table].rows[row].shape = .value }

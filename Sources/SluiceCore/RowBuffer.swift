@@ -113,7 +113,7 @@ struct RowBuffer: ~Copyable {
             makeOpaque(table, row)
             if isAdd { spare(table, row) }
             return false
-        case .update: tables[table].rows[row].shape = .merge
+        case .update: makeMerge(table, row, isAdd: isAdd)
         case .absent, .missing:
             let isLooked =
                 shape == .missing && tables[table].rows[row].flags.contains(.swept)
@@ -153,7 +153,7 @@ struct RowBuffer: ~Copyable {
                 if isAdd, tables[table].mapping.isCounter { spare(table, row) }
                 return false
             }
-            tables[table].rows[row].shape = .merge
+            makeMerge(table, row, isAdd: isAdd)
         }
         touch(table, row)
         return true

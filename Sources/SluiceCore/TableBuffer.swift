@@ -272,8 +272,11 @@ struct TableBuffer {
     private mutating func takeFields(_ place: Int) -> FieldMap {
         contentMemory -= cells[place].memory
         let old = exchange(&cells[place], with: .unchanged)
-        if case .fields(let held) = consume old { return held }
-        return FieldMap()
+        switch consume old {
+        case .fields(let held): return held
+        case .null: return FieldMap(replaces: true)
+        default: return FieldMap()
+        }
     }
 
     /// Sets all cells of a row.

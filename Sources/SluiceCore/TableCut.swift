@@ -2,7 +2,7 @@
 struct TableCut {
     private let mapping: TableMapping
     private var changes: TableChanges
-    private var mergeAt: [UInt128: Int] = [:]
+    private var mergeAt: [MergeShape: Int] = [:]
     private var deadLetters: [DeadLetter] = []
     private var revived: [DeadLetter] = []
 
@@ -83,8 +83,10 @@ struct TableCut {
             if table.isWiped || table.keys[Int(table.rows[row].key)].flags.contains(.cleared) {
                 try changes.clearsExcept.append(identity, mapping)
             }
-        case .merge: try merge(identity, cells, isUpsert: true)
-        case .update: try merge(identity, cells, isUpsert: false)
+        case .merge:
+            let beginsWithAdd = mapping.canKeep && table.rows[row].beginsWithAdd
+            try merge(identity, cells, isUpsert: true, beginsWithAdd: beginsWithAdd)
+        case .update: try merge(identity, cells, isUpsert: false, beginsWithAdd: false)
         case .absent: try? changes.removes.append(identity, mapping)
         case .untouched where table.rows[row].flags.contains(.swept):
             // No row has a name that does not fit.
@@ -95,31 +97,33 @@ struct TableCut {
     }
 
     private mutating func merge(
-        _ identity: RowIdentity, _ cells: ArraySlice<Cell>, isUpsert: Bool,
+        _ identity: RowIdentity, _ cells: ArraySlice<Cell>, isUpsert: Bool, beginsWithAdd: Bool,
     ) throws(Misfit) {
-        var mask: UInt128 = isUpsert ? 1 << 127 : 0
+        var shape = MergeShape(isUpsert: isUpsert, beginsWithAdd: beginsWithAdd)
         for (column, cell) in cells.enumerated() {
-            mask |= UInt128(cell.action?.rawValue ?? 0) << UInt128(column * 2)
+            shape.actions |= UInt128(cell.action?.rawValue ?? 0) << UInt128(column * 2)
         }
         let index: Int
-        if let known = mergeAt[mask] {
+        if let known = mergeAt[shape] {
             index = known
         } else {
             index = changes.merges.count
-            mergeAt[mask] = index
-            changes.merges.append(newMerge(cells, isUpsert: isUpsert))
+            mergeAt[shape] = index
+            changes.merges.append(newMerge(cells, isUpsert, beginsWithAdd))
         }
         let changed = cells.filter { $0 != .unchanged }
         try changes.merges[index].rows.append(identity, mapping, changed)
     }
 
-    private func newMerge(_ cells: ArraySlice<Cell>, isUpsert: Bool) -> Merge {
+    private func newMerge(
+        _ cells: ArraySlice<Cell>, _ isUpsert: Bool, _ beginsWithAdd: Bool,
+    ) -> Merge {
         let changed = cells.enumerated().compactMap { column, cell in
             cell.action.map { (column, $0) }
         }
         return Merge(
             columns: changed.map(\.0), actions: changed.map(\.1), isUpsert: isUpsert,
-            mapping: mapping,
+            beginsWithAdd: beginsWithAdd, mapping: mapping,
         )
     }
 
@@ -194,13 +198,21 @@ struct TableCut {
     }
 }
 
+/// What rows of one merge have in common.
+private struct MergeShape: Hashable {
+    let isUpsert: Bool
+    let beginsWithAdd: Bool
+    /// The action of each column, two bits each.
+    var actions: UInt128 = 0
+}
+
 extension Cell {
     /// How the cell is merged into a row whose value is not known.
     fileprivate var action: Merge.Action? {
         switch self {
         case .unchanged: nil
         case .add, .addReal: .add
-        case .fields: .mergeObject
+        case .fields(let map): map.replaces ? .set : .mergeObject
         case .null, .integer, .real, .bytes: .set
         }
     }

@@ -23,6 +23,7 @@ public struct SinkConformance {
             name: "conform_kept", keys: pattern("k:"), type: .hash,
             fields: [Array("n".utf8), Array("t".utf8)],
             columns: [Column(name: "n", type: .integer), Column(name: "t", type: .text)],
+            rest: "rest",
         ),
         TableMapping(
             name: "conform_wiped", keys: pattern("w:"), type: .set,

@@ -27,6 +27,7 @@ public struct ModelComparison {
                     // outlived a key may go with what a command seems to replace.
                     isCertain && !(isFar && isShared(table)))
         } + totals(database, databases[0], loose, isCertain && !hasVanished)
+            + sums(database, databases[0], loose, isCertain && !hasVanished)
     }
 
     private func isShared(_ table: Int) -> Bool {
@@ -89,6 +90,42 @@ public struct ModelComparison {
             let actual = database.tables[table][row]?[0]
             guard actual != .integer(Int64(expected)) else { return nil }
             return "\(key) outlived a key: \(actual ?? .null), expected \(expected)"
+        }
+    }
+
+    /// Hashes that outlived their keys have what they had in `n`, and what was added since, unless they
+    /// were read.
+    private func sums(
+        _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, _ loose: [LooseRow],
+        _ isCertain: Bool,
+    ) -> [String] {
+        guard isCertain, let table = mappings.firstIndex(where: { $0.name == "sessions" })
+        else { return [] }
+        let mapping = mappings[table]
+        let free = Set(
+            loose.filter { $0.table == mapping.name }.map(\.identity.key)
+                + database.deadLetters.filter { $0.table == mapping.name }.map(\.identity.key)
+        ).union(database.everRefused).union(database.everVanished)
+        let expected = keys.sumsLeft.merging(keys.sums) { $1 }.filter {
+            mapping.keys.matches(Array($0.key.utf8).span)
+        }
+        return expected.compactMap { key, sum in
+            let row = RowIdentity(key: Array(key.utf8))
+            guard !free.contains(row.key), let actual = database.tables[table][row] else {
+                return nil
+            }
+            var expected: [ModelDatabase.Stored]
+            if case .hash(var fields)? = keys.values[key], let number = Int(fields["n"] ?? "0") {
+                fields["n"] = "\(sum + number)"
+                let deadline = keys.deadlines[key].map { ModelDatabase.Stored.integer($0 * 1_000) }
+                expected = hash(fields, deadline ?? .null) ?? []
+            } else {
+                expected = actual
+                expected[0] = .integer(Int64(sum))
+                if sum == 0, actual[0] == .null { return nil }
+            }
+            guard actual != expected else { return nil }
+            return "\(key) outlived a key: \(actual), expected \(expected)"
         }
     }
 

@@ -56,6 +56,12 @@ public struct ModelRedis {
         /// again, or the application removes one or stores it as a whole. A score is not a number if it
         /// is not known what the row has.
         public private(set) var left: [Outlived: Value] = [:]
+        /// What hashes have in `n` beyond their keys, which came back by an add.
+        public private(set) var sums: [String: Int] = [:]
+        /// What hashes had in `n` when they went by themselves, each until something comes to the name.
+        public private(set) var sumsLeft: [String: Int] = [:]
+        /// Hashes that were read while they had more.
+        private var unknownSums: Set<String> = []
         /// Those that came back: what is added then goes on top of their rows, which have more than Redis.
         private var returned: Set<Outlived> = []
         /// Keys that went by themselves in the command that is running.
@@ -74,10 +80,43 @@ public struct ModelRedis {
                 if !returned.contains(name) || value.type == .string { outlived[name] = value }
                 leave(value, name)
                 if case .hash = value { outlivedDeadlines[key] = deadlines[key] }
+                leaveSum(key, value)
             }
             values[key] = nil
             deadlines[key] = nil
             removed[key] = cause
+        }
+
+        private mutating func leaveSum(_ key: String, _ value: Value) {
+            let sum = sums.removeValue(forKey: key) ?? 0
+            sumsLeft[key] = nil
+            guard !unknownSums.contains(key) else { return }
+            guard case .hash(let fields) = value, let number = Int(fields["n"] ?? "0") else {
+                return
+            }
+            sumsLeft[key] = sum + number
+        }
+
+        /// Notes what comes to a hash's `n`: an add goes on top of what its row has.
+        mutating func noteHash(_ key: String, isAdd: Bool, setsNumber: Bool = false) {
+            let left = sumsLeft.removeValue(forKey: key)
+            if values[key] == nil {
+                sums[key] = isAdd ? left : nil
+                if !isAdd { unknownSums.remove(key) }
+            }
+            if setsNumber { sums[key] = nil }
+        }
+
+        /// Notes that what a hash is now is all that its row has.
+        mutating func endSum(_ key: String) {
+            sums[key] = nil
+            sumsLeft[key] = nil
+            unknownSums.remove(key)
+        }
+
+        /// Notes that a hash is read: what its row has beyond it ends, if what is read is still wanted.
+        mutating func noteRead(_ key: String) {
+            if sums.removeValue(forKey: key) != nil { unknownSums.insert(key) }
         }
 
         /// Notes that what is there now is of no key that is gone.
@@ -115,6 +154,7 @@ public struct ModelRedis {
         ///
         /// - Parameter type: What it was, where keys of other types have tables of their own.
         mutating func takeAlong(_ key: String, _ type: RedisType?) {
+            endSum(key)
             for name in left.keys
             where name.key == key
                 && (type == nil || name.type == type || !key.hasPrefix("y:"))
@@ -229,6 +269,15 @@ public struct ModelRedis {
     private mutating func beginHistory() {
         histories += 1
         history = ReplicationID("history-\(histories)")
+    }
+
+    /// Notes that keys are read.
+    mutating func noteReads(_ items: [ReadItem]) {
+        for item in items {
+            let key = String(decoding: item.key, as: UTF8.self)
+            databases[item.database].noteRead(key)
+            snapshots[offset]?[item.database].noteRead(key)
+        }
     }
 
     /// What a read of a key finds.

@@ -175,16 +175,20 @@ public struct ModelTraffic {
         switch random.pick(0..<5) {
         case 0:
             guard fields.removeValue(forKey: field) != nil else { return [] }
+            keys.noteHash(key, isAdd: false, setsNumber: field == "n")
+            if fields.isEmpty { keys.endSum(key) }
             return [["HDEL", key, field]]
         case 1:
             guard let number = Int(fields["n"] ?? "0") else { return [] }
             fields["n"] = "\(number + 3)"
+            keys.noteHash(key, isAdd: true)
             return [["HINCRBY", key, "n", "3"]]
         default:
             let value =
                 field == "n" && !random.oneIn(8)
                 ? "\(random.pick(0..<50))" : "w\(random.pick(0..<9))"
             fields[field] = value
+            keys.noteHash(key, isAdd: false, setsNumber: field == "n")
             return [["HSET", key, field, value]]
         }
     }
