@@ -131,7 +131,7 @@ extension RowBuffer {
         switch policy {
         case .keep, nil:
             // Members that were not seen yet stay too.
-            if isScanning {
+            if isScanning, !before.isSurelyCleared {
                 tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
             }
             // So may any that no page said.

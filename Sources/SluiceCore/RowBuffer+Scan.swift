@@ -133,7 +133,8 @@ extension RowBuffer {
         endScan(table, key)
         // Rows go with the first page of the new reading, not before any of them is known again.
         let keeps = tables[table].mapping.removal.onDelete == .keep
-        if isExact, !keeps, !tables[table].keys[key].flags.contains(.baseline) {
+        let flags = tables[table].keys[key].flags
+        if isExact, !keeps, !flags.contains(.baseline), !flags.isSurelyCleared {
             tables[table].keys[key].flags.subtract([
                 .cleared, .marking, .swept, .unproven, .tentative,
             ])
@@ -147,7 +148,9 @@ extension RowBuffer {
         guard scanCount > 0 else { return }
         for table in tables.indices {
             for key in tables[table].keys.indices
-            where tables[table].keys[key].flags.contains(.scanning) {
+            where tables[table].keys[key].flags.contains(.scanning)
+                && !tables[table].keys[key].flags.isSurelyCleared
+            {
                 tables[table].keys[key].flags.subtract([
                     .cleared, .marking, .swept, .unproven, .tentative,
                 ])
