@@ -157,35 +157,4 @@ struct ReviewedCasesTests {
         let isRunning = machine.isBaselineRunning
         #expect(!isRunning)
     }
-
-    private static let scores = ModelTraffic.mappings.filter { $0.name == "scores" }
-
-    private static func page(_ members: String..., next: String = "0") -> ReadValue {
-        .page(members.flatMap { [Array($0.utf8), Array("1".utf8)] }, next: Array(next.utf8))
-    }
-
-    @Test(
-        "what the application removed goes, though the key expires while it is read page by page",
-        arguments: [false, true])
-    func certainlyCleared(isTrimmedAgain: Bool) throws {
-        let driver = MachineDriver(Self.scores)
-        driver.send("ZADD z:a 1 old")
-        _ = try #require(driver.cut())
-        driver.send("DEL z:a")
-        driver.send("ZADD z:a 1 m 1 n")
-        driver.send("ZPOPMIN z:a")
-        try driver.read(Self.page("n", next: "c"), after: [])
-        if isTrimmedAgain {
-            driver.send("ZPOPMIN z:a")
-            try driver.read(Self.page("n", next: "c"), after: [])
-        }
-        driver.send("DEL z:a", .expired)
-        let batch = try #require(driver.cut())
-        let changes = try #require(batch.tables.first)
-        #expect(changes.clears.identities == [RowIdentity(key: Array("z:a".utf8))])
-        #expect(changes.clearsExcept.identities.map(\.member) == [Array("n".utf8)])
-        #expect(changes.puts.identities.map(\.member) == [Array("n".utf8)])
-        #expect(changes.kept.contains { $0.identity.member.isEmpty && $0.state == .gone })
-        #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
-    }
 }

@@ -9,8 +9,8 @@ struct TrimmedKeyTests {
     private static let shared = ModelTraffic.mappings.filter { $0.name.hasPrefix("shared_") }
     private static let last = Array("0".utf8)
 
-    private static func page(_ members: String...) -> ReadValue {
-        .page(members.flatMap { [Array($0.utf8), Array("1".utf8)] }, next: last)
+    private static func page(_ members: String..., next: Bytes = last) -> ReadValue {
+        .page(members.flatMap { [Array($0.utf8), Array("1".utf8)] }, next: next)
     }
 
     private static func changes(_ batch: Batch, _ mappings: [TableMapping]) -> TableChanges? {
@@ -344,6 +344,27 @@ struct TrimmedKeyTests {
         let batch = try #require(driver.cut())
         let changes = try #require(Self.changes(batch, Self.shared))
         #expect(changes.sweptKeys.count + changes.clears.count == 1)
+    }
+
+    @Test(
+        "what an application removed before a trim goes, also when the key expires before its last page",
+        arguments: [false, true])
+    func certainBeforeLastPage(isTrimmedAgain: Bool) throws {
+        let driver = MachineDriver(Self.scores)
+        driver.send("DEL z:a")
+        driver.send("ZADD z:a 1 m 1 n")
+        for _ in 0..<(isTrimmedAgain ? 2 : 1) {
+            driver.send("ZPOPMIN z:a")
+            try driver.read(Self.page("n", next: Array("7".utf8)), after: [])
+        }
+        driver.send("DEL z:a", .expired)
+        let batch = try #require(driver.cut())
+        let changes = try #require(Self.changes(batch, Self.scores))
+        #expect(changes.clears.identities == [RowIdentity(key: Array("z:a".utf8))])
+        #expect(changes.clearsExcept.identities.map(\.member) == [[0x6e]])
+        #expect(changes.puts.identities.map(\.member) == [[0x6e]])
+        #expect(changes.kept.contains { $0.identity.member.isEmpty && $0.state == .gone })
+        #expect(batch.deadLetters.map(\.code) == ["key.vanished"])
     }
 
     @Test("in a table with rows without a key, a trim takes along only rows that are known")

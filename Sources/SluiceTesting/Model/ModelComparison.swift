@@ -111,8 +111,9 @@ public struct ModelComparison {
         }
         return expected.compactMap { key, sum in
             let row = RowIdentity(key: Array(key.utf8))
-            guard !free.contains(row.key), let actual = database.tables[table][row] else {
-                return nil
+            guard !free.contains(row.key) else { return nil }
+            guard let actual = database.tables[table][row] else {
+                return "\(key) outlived a key: there is no row"
             }
             var expected: [ModelDatabase.Stored]
             if case .hash(var fields)? = keys.values[key], let number = Int(fields["n"] ?? "0") {
