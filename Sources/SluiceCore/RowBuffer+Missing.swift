@@ -33,6 +33,10 @@ extension RowBuffer {
         } else if tables[item.table].keys[item.key].flags.contains(.missing) {
             let before = tables[item.table].keys[item.key].flags
             if isReplacedUnseen(item.table, key: item.key) {
+                // It was trimmed before its name was another's. No pass is to come that would count it.
+                if !tables[item.table].readsUnknown, before.contains(.looked) {
+                    incomplete.insert(item.table)
+                }
                 leaveOpaque(item.table, key: item.key)
                 return tables[item.table].keys[item.key].flags.subtract(Key.Flags.ofRead)
             }
