@@ -154,8 +154,7 @@ package struct KeptPlan {
         let deadline = mapping.deadline
         var added = Merge(
             columns: [0] + (deadline.map { [$0] } ?? []),
-            actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true,
-            beginsWithAdd: true, mapping: mapping)
+            actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true, mapping: mapping)
         for index in rows.indices {
             let row = rows[index]
             let isAnew = changes.sparedIsAnew[index]

@@ -148,9 +148,7 @@ extension RowBuffer {
         guard scanCount > 0 else { return }
         for table in tables.indices {
             for key in tables[table].keys.indices
-            where tables[table].keys[key].flags.contains(.scanning)
-                && !tables[table].keys[key].flags.isSurelyCleared
-            {
+            where tables[table].keys[key].flags.contains(.scanning) {
                 tables[table].keys[key].flags.subtract([
                     .cleared, .marking, .swept, .unproven, .tentative,
                 ])
