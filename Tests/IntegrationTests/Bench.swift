@@ -8,6 +8,10 @@ import SluiceTesting
 import SluiceVerify
 import Testing
 
+#if canImport(FoundationNetworking)
+    import FoundationNetworking
+#endif
+
 enum DatabaseKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
     case sqlite, postgres
     var testDescription: String { rawValue }
@@ -133,8 +137,29 @@ final class Bench: @unchecked Sendable {
 
     /// A number of the status' counters.
     func counter(_ name: String) async -> Int {
-        let counters = await status()?["counters"] as? [String: Any]
-        return counters?[name] as? Int ?? -1
+        guard let data = try? await ask("GET", "/status").body,
+            let status = try? JSONSerialization.jsonObject(with: data) as? [String: Any],
+            let counters = status["counters"] as? [String: Any]
+        else { return -1 }
+        return counters[name] as? Int ?? -1
+    }
+
+    func post(_ path: String, body: Data = Data()) async throws -> (status: Int, body: Data) {
+        try await ask("POST", path, body: body)
+    }
+
+    /// Asks the admin listener.
+    private func ask(
+        _ method: String, _ path: String, body: Data = Data(),
+    ) async throws -> (status: Int, body: Data) {
+        guard let url = URL(string: "http://127.0.0.1:\(sluice.adminPort)\(path)") else {
+            throw CocoaError(.fileNoSuchFile)
+        }
+        var request = URLRequest(url: url, timeoutInterval: 60)
+        request.httpMethod = method
+        request.httpBody = method == "GET" ? nil : body
+        let (data, response) = try await URLSession.shared.data(for: request)
+        return ((response as? HTTPURLResponse)?.statusCode ?? 0, data)
     }
 
     func flush() throws {

@@ -2,33 +2,37 @@ import Foundation
 import SluiceTesting
 import Testing
 
+/// The page that says of each command how it is taken, which is measured.
 @Suite("The page of commands", .serialized)
 struct CommandPage {
-    static let page = "docs/commands.md"
+    /// What stands there for a command that a server does not have.
+    static let none = "—"
 
-    @Test("every command that has a case stands on the page")
-    func isComplete() throws {
-        let folder = URL(filePath: #filePath).deletingLastPathComponent()
-            .deletingLastPathComponent().deletingLastPathComponent()
-        let text = try String(contentsOf: folder.appending(path: Self.page), encoding: .utf8)
-        for name in try Set(ServerTests.cases().compactMap { Self.name($0) }) {
-            #expect(text.contains("| `\(name)` |"), "\(name) is missing; see CONTRIBUTING.md")
-        }
+    private static let path = URL(filePath: #filePath).deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent().appending(path: "docs/commands.md")
+
+    /// What the page says of a server: each command's way.
+    static func read(_ kind: ServerKind) throws -> [String: String] {
+        let rows = try String(contentsOf: path, encoding: .utf8).split(separator: "\n")
+            .filter { $0.hasPrefix("| ") }
+            .map { row in
+                row.split(separator: "|").map { $0.trimmingCharacters(in: [" ", "`"]) }
+            }
+        let column = try #require(rows.first?.firstIndex(of: kind.description))
+        return Dictionary(uniqueKeysWithValues: rows.dropFirst(2).map { ($0[0], $0[column]) })
     }
 
-    /// Measures, for each command and server, whether rows were read back, and writes the page.
     @Test(
         "the page is written",
         .enabled(if: ProcessInfo.processInfo.environment["SLUICE_WRITE_DOCS"] != nil))
     func write() async throws {
-        var ways: [String: [String: Set<String>]] = [:]
-        for name in try ServerTests.cases().compactMap({ Self.name($0) }) { ways[name] = [:] }
-        for kind in ServerKind.supported {
-            for (name, way) in try await measure(kind) {
-                ways[name, default: [:]][kind.description, default: []].insert(way)
+        let kinds = ServerKind.every.map(\.description).sorted()
+        var ways: [String: [String: String]] = [:]
+        for kind in ServerKind.every {
+            for (name, way) in try await Self.measure(kind) {
+                ways[name, default: [:]][kind.description] = way
             }
         }
-        let kinds = ServerKind.supported.map(\.description)
         var text = """
             # Commands
 
@@ -40,48 +44,54 @@ struct CommandPage {
             The mirror is the hardest case: any key may be any table's, and its strings are bytes, so it reads after `INCR`. On
             an `integer` column the INCR family is taken from the stream. A command that does not stand here is read, by
             the server's own description of it; and where that says of which type its keys are (most do), in the table of that
-            type alone.
+            type alone. Functions and scripts arrive as the commands that they ran. After `SWAPDB` of a database that a
+            table maps, a baseline reads all of it.
 
             | command | \(kinds.joined(separator: " | ")) |
             | --- |\(kinds.map { _ in " --- |" }.joined())
 
             """
-        for name in ways.keys.sorted() {
-            let cells = kinds.map { kind -> String in
-                let found = ways[name]?[kind] ?? []
-                return found.count > 1 ? "both" : found.first ?? "—"
-            }
+        for (name, found) in ways.sorted(by: { $0.key < $1.key }) {
+            let cells = kinds.map { found[$0] ?? Self.none }
             text += "| `\(name)` | \(cells.joined(separator: " | ")) |\n"
         }
-        try text.write(toFile: Self.page, atomically: true, encoding: .utf8)
+        try text.write(to: Self.path, atomically: true, encoding: .utf8)
     }
 
-    private func measure(_ kind: ServerKind) async throws -> [(String, String)] {
+    /// Runs each case with tables that mirror the database, and expects the rows to equal Redis after it.
+    ///
+    /// - Returns: The way of each command that the server has: whether rows were read back for it.
+    static func measure(_ kind: ServerKind) async throws -> [String: String] {
         let folder = try TemporaryFolder("sluice-page")
         let bench = try await Bench(
             .sqlite, tables: try ServerTests.mirror(folder.url), interval: "10ms", server: kind)
+        let target = try await RedisServer(in: folder.url, program: [kind.program])
+        defer { target.stop() }
         try await bench.start()
         let client = try await bench.redis.connect()
-        var ways: [(String, String)] = []
-        for line in try ServerTests.cases() {
-            guard let name = Self.name(line) else { continue }
-            let parts = line.components(separatedBy: "[after ")
-            let before = parts.count > 1 ? parts[1].dropLast().components(separatedBy: " | ") : []
-            try await client.send("FLUSHALL")
-            for command in before { try await client.send(ServerTests.words(command)) }
-            try bench.flush()
-            let reads = await bench.counter("reads")
-            let reply = try await client.send(ServerTests.words(parts[0]))
-            if reply.first??.hasPrefix("ERROR") == true { continue }
-            try bench.flush()
-            ways.append((name, await bench.counter("reads") > reads ? "read" : "stream"))
+        var ways: [String: Set<String>] = [:]
+        var ran = 0
+        for line in try CommandCase.all() {
+            try await line.prepare(client, port: target.port)
+            // So that nothing but the command itself is to be settled after it.
+            try await client.send("WAIT", "1", "20000")
+            let before = await reads(bench)
+            let (isKnown, isDone) = try await line.run(client, port: target.port)
+            guard isKnown else { continue }
+            ran += 1
+            #expect(try await bench.post("/flush").status == 200, "\(kind): \(line)")
+            let isRead = await reads(bench) != before
+            if isDone { ways[line.name, default: []].insert(isRead ? "read" : "stream") }
+            try await bench.expectEqual("\(kind): \(line)")
         }
-        return ways
+        print("\(kind): \(ran) cases")
+        #expect(ran > 200)
+        #expect(await bench.counter("setAside") == 0, "\(bench.sluice.log.suffix(2_000))")
+        return ways.mapValues { $0.count > 1 ? "both" : $0.first ?? none }
     }
 
-    private static func name(_ line: String) -> String? {
-        let words = ServerTests.words(line)
-        guard let first = words.first else { return nil }
-        return first == "XGROUP" || first == "SCRIPT" ? "\(first) \(words[1])" : first
+    // How many rows were read, for the stream and by baselines.
+    private static func reads(_ bench: Bench) async -> [Int] {
+        [await bench.counter("reads"), await bench.counter("baselineReads")]
     }
 }

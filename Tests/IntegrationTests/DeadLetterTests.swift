@@ -166,7 +166,7 @@ struct DeadLetterTests {
         try await client.sendAll([["XADD", "e:c", "3-1", "n", "9"], ["RENAME", "e:c", "e:b"]])
         try expect([], "a stream was renamed over it")
         for command in ["SET e:b x", "SET e:c x"] {
-            try await client.send(ServerTests.words(command))
+            try await client.send(CommandCase.words(command))
         }
         try expect([["e:b", "key.wrong_type"], ["e:c", "key.wrong_type"]], "strings again")
         try await client.send("FLUSHALL")
@@ -187,7 +187,7 @@ struct DeadLetterTests {
         try await bench.start()
         let client = try await bench.redis.connect()
         for command in ["HSET x:a n 1", "XADD x:b 1-1 f v", "SET x:c 1"] {
-            try await client.send(ServerTests.words(command))
+            try await client.send(CommandCase.words(command))
         }
         func letters() throws -> [String] {
             try bench.flush()

@@ -37,7 +37,7 @@ struct MirrorTests {
         let client = try await redis.connect()
         for command in [
             "SET a 1", "HSET h f v", "RPUSH l x y", "SADD s m", "ZADD z 1.5 m", "XADD e 1-1 f v",
-        ] { try await client.send(ServerTests.words(command)) }
+        ] { try await client.send(CommandCase.words(command)) }
         let sluice = try SluiceProcess(in: folder.url, configuration: text)
         try sluice.start()
         defer { sluice.stop() }
@@ -47,7 +47,7 @@ struct MirrorTests {
         for command in [
             "RENAME a moved", "SADD a m", "DEL h", "SET h v EX 1000", "SORT l ALPHA STORE s",
             "ZUNIONSTORE l 1 z", "SET z v", "DEL e", "INCR counter",
-        ] { try await client.send(ServerTests.words(command)) }
+        ] { try await client.send(CommandCase.words(command)) }
         #expect(try sluice.command("flush").code == 0, "\(sluice.log)")
         let verified = try sluice.command("verify")
         #expect(verified.code == 0, "\(verified.output)")

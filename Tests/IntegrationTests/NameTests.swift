@@ -111,7 +111,7 @@ struct NameTests {
         try await bench.start()
         let client = try await bench.redis.connect()
         func send(_ lines: String...) async throws {
-            try await client.sendAll(lines.map(ServerTests.words))
+            try await client.sendAll(lines.map(CommandCase.words))
             try bench.flush()
         }
         func restart() async throws {
@@ -197,7 +197,7 @@ struct NameTests {
             "SORT source STORE lists:2", "SUNIONSTORE sets:1 source", "ZADD scores:1 GT 1 x",
             "GEOADD scores:2 NX 1 1 x", "ZUNIONSTORE scores:3 1 source", "HSET hashes:1 n 1",
             "HDEL hashes:1 other",
-        ].map(ServerTests.words)
+        ].map(CommandCase.words)
         let keys = Set(changes.map { $0[0] == "SORT" ? $0[3] : $0[1] }).sorted()
         try await client.sendAll(changes + keys.map { ["PEXPIRE", $0, "50"] })
         let isGone = await Eventually.holds { (try? await client.send("DBSIZE")) == ["2"] }

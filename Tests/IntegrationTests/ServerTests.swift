@@ -15,7 +15,7 @@ struct ServerTests {
     static let always =
         "\n    on_expire: delete\n    on_evict: delete\n    on_flush: delete"
 
-    @Test("each server that CI needs is there", arguments: ServerKind.supported + [.tooOld])
+    @Test("each server that CI needs is there", arguments: ServerKind.every + [.tooOld])
     func present(kind: ServerKind) async throws {
         let folder = try TemporaryFolder("sluice-server")
         let server = try await RedisServer(in: folder.url, program: [kind.program])
@@ -28,36 +28,17 @@ struct ServerTests {
         server.stop()
     }
 
-    @Test("after each command the rows equal Redis", arguments: ServerKind.supported)
+    @Test(
+        "after each command the rows equal Redis, and it was taken as the page says",
+        arguments: ServerKind.every)
     func commands(kind: ServerKind) async throws {
-        let folder = try TemporaryFolder("sluice-mirror")
-        let bench = try await Bench(
-            .sqlite, tables: try Self.mirror(folder.url), interval: "10ms", server: kind)
-        try await bench.start()
-        let client = try await bench.redis.connect()
-        var ran = 0
-        for line in try Self.cases() {
-            let (command, before) = Self.parts(line)
-            try await client.send("FLUSHALL")
-            for command in before { try await client.send(Self.words(command)) }
-            // So that nothing but the command itself is to be settled after it.
-            if !before.isEmpty { try await client.send("WAIT", "1", "5000") }
-            let reply = try await client.send(Self.words(command))
-            if reply.first??.hasPrefix("ERROR ERR unknown command") == true { continue }
-            ran += 1
-            try await Self.look(client, Self.words(command))
-            try bench.flush()
-            try await bench.expectEqual("\(kind): \(line)")
+        let ways = try await CommandPage.measure(kind)
+        #expect(ways.count > 110)
+        let page = try CommandPage.read(kind)
+        for name in Set(ways.keys).union(page.keys).sorted() {
+            let way = ways[name] ?? CommandPage.none
+            #expect(page[name] == way, "\(kind): \(name) is taken otherwise; see CONTRIBUTING.md")
         }
-        print("\(kind): \(ran) cases")
-        #expect(ran > 200)
-        #expect(await bench.counter("setAside") == 0, "\(bench.sluice.log.suffix(2_000))")
-    }
-
-    /// Looks at what a command names: a key past its deadline is there until somebody looks, or Redis
-    /// comes across it.
-    private static func look(_ client: RedisClient, _ words: [String]) async throws {
-        try await client.send(["EXISTS"] + words)
     }
 
     /// Tables of one type each, as most configurations have them: a key of another type is a mistake.
@@ -72,7 +53,7 @@ struct ServerTests {
     /// Each Sluice is a replica of its own, so that WAIT waits for all of them.
     @Test(
         "after each command tables of one type, and a mirror in PostgreSQL, equal Redis",
-        arguments: ServerKind.supported)
+        arguments: ServerKind.every)
     func typed(kind: ServerKind) async throws {
         let folder = try TemporaryFolder("sluice-typed")
         let mirror = try await Bench(
@@ -92,14 +73,12 @@ struct ServerTests {
             let reached = try await client.send("WAIT", "\(benches.count)", "20000")
             #expect(reached == ["\(benches.count)"], "\(comment)")
         }
-        for line in try Self.cases() {
-            let (command, before) = Self.parts(line)
-            try await client.send("FLUSHALL")
-            for command in before { try await client.send(Self.words(command)) }
+        let target = try await RedisServer(in: folder.url, program: [kind.program])
+        defer { target.stop() }
+        for line in try CommandCase.all() {
+            try await line.prepare(client, port: target.port)
             try await settle("\(kind): before \(line)")
-            let reply = try await client.send(Self.words(command))
-            if reply.first??.hasPrefix("ERROR ERR unknown command") == true { continue }
-            try await Self.look(client, Self.words(command))
+            guard try await line.run(client, port: target.port).isKnown else { continue }
             try await settle("\(kind): \(line)")
             for (bench, name) in zip(benches, ["mirror"] + Self.typed) {
                 let found = try await bench.unexplained()
@@ -129,7 +108,7 @@ struct ServerTests {
         #expect(mistakes > 100, "\(kind): keys of other types are set aside")
     }
 
-    @Test("no write command of any server is without a case", arguments: ServerKind.supported)
+    @Test("no write command of any server is without a case", arguments: ServerKind.every)
     func coverage(kind: ServerKind) async throws {
         let folder = try TemporaryFolder("sluice-server")
         let server = try await RedisServer(in: folder.url, program: [kind.program])
@@ -146,23 +125,16 @@ struct ServerTests {
         }
         #expect(writing.count > 90)
         let covered = Set(
-            try Self.cases().flatMap { line in
-                line.replacing("[after", with: "|").components(separatedBy: "|").compactMap {
-                    Self.words($0).first?.lowercased()
-                }
+            try CommandCase.all().compactMap {
+                $0.name.split(separator: " ").first?.lowercased()
             })
-        let missing = Set(writing).subtracting(covered).subtracting(Self.elsewhere)
-        #expect(missing.isEmpty, "\(kind): \(missing.sorted())")
+        let missing = Set(writing).subtracting(covered)
+        // Those are for the nodes of a cluster, which are refused.
+        #expect(
+            missing.isSubset(of: ["restore-asking", "cluster"]), "\(kind): \(missing.sorted())")
     }
 
-    /// Commands that other tests have, or that a case can't have.
-    static let elsewhere: Set = [
-        // Tested below; servers of a cluster; other names for commands that have cases.
-        "swapdb", "function", "restore", "restore-asking", "migrate", "trimslots", "fcall",
-        "pfselftest", "flushslot", "cluster",
-    ]
-
-    @Test("RESTORE, functions, SWAPDB and transactions", arguments: ServerKind.supported)
+    @Test("RESTORE, functions, SWAPDB and transactions", arguments: ServerKind.every)
     func special(kind: ServerKind) async throws {
         let folder = try TemporaryFolder("sluice-mirror")
         let bench = try await Bench(
@@ -187,14 +159,14 @@ struct ServerTests {
         try bench.flush()
         try await bench.expectEqual("\(kind): RESTORE over a string")
         for command in ["MULTI", "SET a 1", "SELECT 3", "SET a 2", "SELECT 0", "INCR a", "EXEC"] {
-            try await client.send(Self.words(command))
+            try await client.send(CommandCase.words(command))
         }
         try bench.flush()
         try await bench.expectEqual("\(kind): SELECT inside MULTI")
         #expect(try bench.query("SELECT value FROM strings WHERE key = 'a'") == [["2"]])
         // Each database has a key that the other has not, and one that it has otherwise.
         for command in ["SET only:0 x", "SELECT 3", "SET only:3 y", "SET a other", "SELECT 0"] {
-            try await client.send(Self.words(command))
+            try await client.send(CommandCase.words(command))
         }
         try bench.flush()
         let strings =
@@ -221,14 +193,15 @@ struct ServerTests {
         try await bench.expectEqual("\(kind): SWAPDB")
         #expect(try bench.query(strings) == [["a", "other+"], ["only:3", "y"]])
         // Two databases that no table maps are of no concern.
-        let baselines = bench.sluice.log.components(separatedBy: "baseline").count
+        let reads = await bench.counter("baselineReads")
+        #expect(reads > 0)
         try await client.send("SWAPDB", "8", "9")
         try bench.flush()
-        #expect(bench.sluice.log.components(separatedBy: "baseline").count == baselines)
+        #expect(await bench.counter("baselineReads") == reads)
         try await bench.expectEqual("\(kind): SWAPDB of databases that no table maps")
     }
 
-    @Test("MIGRATE takes rows from one database to another", arguments: ServerKind.supported)
+    @Test("MIGRATE takes rows from one database to another", arguments: ServerKind.every)
     func migrate(kind: ServerKind) async throws {
         let folder = try TemporaryFolder("sluice-mirror")
         let tables = try Self.mirror(folder.url)
@@ -240,7 +213,7 @@ struct ServerTests {
         for command in [
             "SET s 1 EX 1000", "HSET h f v", "RPUSH l a b", "SADD m x y", "ZADD z 1.5 p",
             "XADD e 1-1 f v", "SET c 9",
-        ] { try await client.send(Self.words(command)) }
+        ] { try await client.send(CommandCase.words(command)) }
         try await target.send("HSET", "c", "f", "v")
         for bench in [from, to] { try bench.flush() }
         let port = "\(to.redis.port)"
@@ -265,7 +238,7 @@ struct ServerTests {
     }
 
     @Test(
-        "a replica and a cluster node are refused with what to do", arguments: ServerKind.supported)
+        "a replica and a cluster node are refused with what to do", arguments: ServerKind.every)
     func refused(kind: ServerKind) async throws {
         try await expectRefusal(
             ["cluster", "without cluster-enabled"], kind,
@@ -290,25 +263,5 @@ struct ServerTests {
             #expect(bench.sluice.log.contains(text), "\(bench.sluice.log)")
             #expect(check.output.contains(text), "\(check.output)")
         }
-    }
-
-    // A case's command, and those that come before it.
-    private static func parts(_ line: String) -> (command: String, before: [String]) {
-        let parts = line.components(separatedBy: "[after ")
-        let before = parts.count > 1 ? parts[1].dropLast().components(separatedBy: " | ") : []
-        return (parts[0], before)
-    }
-
-    static func words(_ line: String) -> [String] {
-        line.split(separator: " ").map { $0 == "\"\"" ? "" : String($0) }
-    }
-
-    static func cases() throws -> [String] {
-        guard
-            let file = Bundle.module.url(
-                forResource: "commands", withExtension: "txt", subdirectory: "Resources")
-        else { throw CocoaError(.fileNoSuchFile) }
-        return try String(contentsOf: file, encoding: .utf8).split(separator: "\n")
-            .filter { !$0.hasPrefix("#") }.map { $0.trimmingCharacters(in: .whitespaces) }
     }
 }

@@ -72,13 +72,13 @@ struct StoreTests {
         func store() async throws {
             for type in Self.types {
                 for (store, key) in zip(Self.stores, keys(type.name)) {
-                    try await Self.run(client, ServerTests.words(store), key)
+                    try await Self.run(client, CommandCase.words(store), key)
                 }
             }
         }
         for database in ["0", "1"] {
             try await client.send("SELECT", database)
-            for source in Self.sources { try await client.send(ServerTests.words(source)) }
+            for source in Self.sources { try await client.send(CommandCase.words(source)) }
         }
         for isSettledBetween in [true, false] {
             for database in ["0", "1"] {
@@ -107,7 +107,7 @@ struct StoreTests {
             #expect(try bench.deadLetters().isEmpty)
             for database in ["0", "1"] {
                 try await client.send("SELECT", database)
-                for source in Self.sources { try await client.send(ServerTests.words(source)) }
+                for source in Self.sources { try await client.send(CommandCase.words(source)) }
             }
         }
     }

@@ -191,7 +191,7 @@ struct TypeTests {
             "SET g:zero -0", "SET g:added 10.5", "INCRBYFLOAT g:added 0.1", "INCRBYFLOAT g:new 3e5",
             "INCRBYFLOAT g:before 0.2", "APPEND g:tenth 25", "SET g:infinite inf", "SET g:gone 1",
             "GETDEL g:gone", "MSET g:a 1 g:b 2.50", "SET g:word abc", "SET g:hex 0x1p4",
-        ] { try await client.send(ServerTests.words(command)) }
+        ] { try await client.send(CommandCase.words(command)) }
         try bench.flush()
         let found = try await bench.unexplained()
         #expect(found.isEmpty)

@@ -2,10 +2,6 @@ import Foundation
 import SluiceTesting
 import Testing
 
-#if canImport(FoundationNetworking)
-    import FoundationNetworking
-#endif
-
 @Suite("Verify", .serialized)
 struct VerifyTests {
     @Test(
@@ -192,17 +188,5 @@ extension Bench {
             differ: fields["differ"] as? Int ?? -1, open: fields["open"] as? Int ?? -1,
             differences: fields["differences"] as? [String] ?? [],
             openRows: fields["openRows"] as? [String] ?? ["?"])
-    }
-
-    /// Asks the admin listener.
-    func post(_ path: String, body: Data = Data()) async throws -> (status: Int, body: Data) {
-        guard let url = URL(string: "http://127.0.0.1:\(sluice.adminPort)\(path)") else {
-            throw CocoaError(.fileNoSuchFile)
-        }
-        var request = URLRequest(url: url, timeoutInterval: 60)
-        request.httpMethod = "POST"
-        request.httpBody = body
-        let (data, response) = try await URLSession.shared.data(for: request)
-        return ((response as? HTTPURLResponse)?.statusCode ?? 0, data)
     }
 }
