@@ -90,7 +90,7 @@ random:
 	@scripts/install-dependencies tests
 	@scripts/install-servers
 	@$(BUILD) --build-tests
-	@echo "Sending 3 × $(RANDOM_STEPS) random commands to each of two servers, with crashes,"
+	@echo "Sending 3 × $(RANDOM_STEPS) random commands to each of two servers and databases, with crashes,"
 	@echo "and changing the keys of four mirrors in bursts, a tenth as many …"
 	@scripts/with-hint "SLUICE_SEED=N repeats the commands of seed N" \
 		env SLUICE_STEPS=$(RANDOM_STEPS) \

@@ -78,19 +78,39 @@ final class RandomCommands: Sendable {
         self.seed = seed
     }
 
-    func run(steps: Int) async throws {
-        var random = SplitMix64(seed: seed)
+    /// Each client sends commands: the same for the same round.
+    static func run(_ clients: [RandomCommands], steps: Int, round: Int) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for client in clients {
+                group.addTask { try await client.run(steps: steps, round: round) }
+            }
+            try await group.waitForAll()
+        }
+    }
+
+    private func run(steps: Int, round: Int) async throws {
+        var random = SplitMix64(seed: seed &+ UInt64(round) << 32)
         for step in 0..<steps {
             if step % 10 == 9 {
-                let key = ["k", "h", "l", "s", "z", "d"][random.pick(0..<6)]
+                let key = Self.another(["k", "h", "l", "s", "z", "d"][random.pick(0..<6)], &random)
                 try await client.send("PEXPIRE", key, "\(random.pick(1..<40))")
             }
             let count = random.oneIn(5) ? random.pick(2..<6) : 1
             var chosen = (0..<count).map { _ in
-                commands[random.pick(0..<commands.count)]
+                commands[random.pick(0..<commands.count)].map { Self.another($0, &random) }
             }
             if count > 1 { chosen = [["MULTI"]] + chosen + [["EXEC"]] }
             try await client.sendAll(chosen)
         }
     }
+
+    // In the place of a case's key, perhaps another one.
+    private static func another(_ word: String, _ random: inout SplitMix64) -> String {
+        keys.contains(word) && !random.oneIn(3) ? "\(word):\(random.pick(0..<4))" : word
+    }
+
+    // What the cases call their keys. Where one is a value, it may be another value as well.
+    private static let keys: Set = [
+        "k", "k2", "h", "l", "l2", "s", "s1", "s2", "z", "d", "x", "g", "p", "v", "c",
+    ]
 }
