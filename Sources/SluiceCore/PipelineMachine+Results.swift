@@ -191,10 +191,12 @@ extension Interpreter {
                 // One that outlived its key is told by the stream how it comes back.
                 let kept = buffer.tables[table].kept[Int32(row)] ?? .ended
                 if isKnown || kept != .ended { continue }
-            } else if buffer.tables[table].keys[slot].flags.contains(.missing)
-                || buffer.tables[table].keptKeys[Int32(slot)] != nil
-            {
-                continue
+            } else {
+                let state = buffer.tables[table].keys[slot]
+                // What was read beyond the stream is all of the key, and the stream goes on from there.
+                let isKnown = buffer.isExact && state.readOffset != .min
+                let isKept = buffer.tables[table].keptKeys[Int32(slot)] != nil
+                if isKnown || isKept || state.flags.contains(.missing) { continue }
             }
             buffer.makeKeyOpaque(table, slot, .none)
         }

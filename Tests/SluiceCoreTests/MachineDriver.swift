@@ -84,8 +84,10 @@ final class MachineDriver {
 
     /// Answers a baseline's scan.
     ///
-    /// - Parameter isAfterCut: Whether what is due is committed first.
-    func scan(_ keys: [String], isAfterCut: Bool = true) {
+    /// - Parameters:
+    ///   - isAfterCut: Whether what is due is committed first.
+    ///   - meanwhile: What happens before the answer.
+    func scan(_ keys: [String], isAfterCut: Bool = true, meanwhile: () -> Void = {}) {
         if isAfterCut {
             now += .seconds(1)
             if case .commit = machine.next(now: now) {
@@ -96,6 +98,7 @@ final class MachineDriver {
             Issue.record("no scan is due")
             return
         }
+        meanwhile()
         machine.scanFinished(
             keys.map { Array($0.utf8) }, cursor: Array("0".utf8), offset: machine.streamOffset,
             history: history, now: now)

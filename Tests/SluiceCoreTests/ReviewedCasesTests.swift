@@ -157,4 +157,28 @@ struct ReviewedCasesTests {
         let isRunning = machine.isBaselineRunning
         #expect(!isRunning)
     }
+
+    @Test("a baseline does not read again what was read, so that nothing of it is in doubt")
+    func readBeforeBaseline() throws {
+        let scores = ModelTraffic.mappings.filter { $0.name == "scores" }
+        func page(_ member: String) -> ReadValue {
+            .page([Array(member.utf8), Array("1".utf8)], next: Array("0".utf8))
+        }
+        let driver = MachineDriver(scores, isNew: true)
+        let stream = ["ZADD z:a 1 q", "DEL z:a", "ZADD z:a 1 n"]
+        driver.scan(["z:a"]) {
+            driver.send("ZPOPMIN z:a")
+            _ = driver.cut()
+            #expect(throws: Never.self) {
+                try driver.read(page("m"), after: Array(stream.prefix(1)))
+            }
+        }
+        _ = driver.cut()
+        #expect(driver.nextRead(asksCut: false) == nil)
+        driver.send(stream[0])
+        driver.send(stream[1], .expired)
+        driver.send(stream[2])
+        let batch = try #require(driver.cut())
+        #expect(batch.deadLetters.isEmpty)
+    }
 }
