@@ -84,7 +84,7 @@ large:
 	@echo "Reading keys of $(LARGE_MEMBERS) members while they change (3 minutes) …"
 	@scripts/with-hint "the lines above say what differs" \
 		env SLUICE_MEMBERS=$(LARGE_MEMBERS) SLUICE_MEMORY=512 \
-		$(SWIFT) test -c release --skip-build --no-parallel --filter "LargeKeyTests/(pages|memory)"
+		$(SWIFT) test -c release --skip-build --no-parallel --filter "LargeKeyTests/(pages|memory|rest)"
 
 random:
 	@scripts/install-dependencies tests
