@@ -299,6 +299,40 @@ struct CauseTests {
         #expect(await bench.counter("doubtful") == 1)
     }
 
+    @Test("what goes while the subscriber is cut off stays, and is counted; what goes later goes")
+    func cutOff() async throws {
+        let bench = try await Bench(.sqlite, tables: Self.tables)
+        try await bench.start()
+        let client = try await bench.redis.connect()
+        try await client.sendAll((0..<5).map { ["SET", "c:\($0)", "1"] })
+        try bench.flush()
+        // Sluice hears of nothing until its subscriber is gone, and with it what was to be said.
+        bench.sluice.signal(SIGSTOP)
+        let killed = try await client.send("CLIENT", "KILL", "TYPE", "pubsub")
+        #expect(killed == ["1"])
+        try await client.send("PEXPIRE", "c:1", "20")
+        let isGone = await Eventually.holds { (try? await client.send("EXISTS", "c:1")) == ["0"] }
+        #expect(isGone)
+        try await client.send("DEL", "c:2")
+        bench.sluice.signal(SIGCONT)
+        try bench.flush()
+        let ids = "SELECT id FROM counters ORDER BY id"
+        #expect(try bench.query(ids) == [["0"], ["1"], ["2"], ["3"], ["4"]])
+        #expect(await bench.counter("doubtful") == 2, "nobody can say of either why it went")
+        // Once there is a subscriber again, what it says is enough.
+        let isHeard = await Eventually.holds {
+            (try? await client.send("PUBSUB", "NUMPAT")) == ["2"]
+        }
+        #expect(isHeard, "\(bench.sluice.log)")
+        try await client.send("DEL", "c:3")
+        try await client.send("PEXPIRE", "c:4", "1")
+        try await Task.sleep(for: .milliseconds(20))
+        #expect(try await client.send("EXISTS", "c:4") == ["0"])
+        try bench.flush()
+        #expect(try bench.query(ids) == [["0"], ["1"], ["2"], ["4"]])
+        #expect(await bench.counter("doubtful") == 2)
+    }
+
     // A setting that is changed makes doubt up to the next question, so that one is asked before.
     //
     // Returns how many keys were evicted that tables map.
