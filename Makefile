@@ -9,7 +9,7 @@ LARGE_MEMBERS ?= 1000000
 # The other servers have the tests in which a server takes part, but for those that choose theirs, as the
 # cases of all commands do: `make test` runs these on each. `make servers SERVER_SKIP=none` leaves out none.
 SERVER_TESTS ?= CommandTests|IntegrationTests
-SERVER_SKIP ?= AdminTests|CaptureTests|ChaosTests|CommandPage|DeadLetterTests|DiskFullTests|FieldDeadlineTests|LeaseTests|MarkEdgeTests|MarksTests|MemoryTests|MirrorTests|NameTests|OwnTableTests|PolicyTests|ReliabilityTests|SentinelTests|ServerTests|StoreTests|CauseTests/(mixed|trimmed|fields)|LargeKeyTests/latency|VerifyTests/(randomCommands|live)
+SERVER_SKIP ?= AdminTests|CaptureTests|ChaosTests|CommandPage|DiskFullTests|FieldDeadlineTests|LeaseTests|MarkEdgeTests|MarksTests|MemoryTests|MirrorTests|NameTests|OwnTableTests|PolicyTests|ReliabilityTests|SentinelTests|ServerTests|StoreTests|CauseTests/(mixed|trimmed|fields)|LargeKeyTests/latency|VerifyTests/(randomCommands|live)
 
 .PHONY: help demo test servers chaos fuzz memory large random reliability build lint format benchmark clean
 
