@@ -158,7 +158,7 @@ extension Interpreter {
         else { return buffer.makeOpaque(table, row) }
         // Only the adds of strings are counted for rows that are not known.
         buffer.unspare(table, row)
-        guard buffer.beginMerge(table, row, isAdd: column != nil) else { return }
+        guard buffer.beginMerge(table, row, isAdd: true) else { return }
         // A field that no column takes still makes the key, and so the row.
         if let column { buffer.add(table, row, column, delta) }
     }

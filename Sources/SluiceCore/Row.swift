@@ -148,12 +148,12 @@ struct Key {
         /// With ``cleared`` and ``swept``: by what was read, and the stream has not come to the place of
         /// the read. It may still say that the key went before that and its rows stay.
         static let tentative = Flags(rawValue: 262144)
+        /// With ``cleared``: the stream said that the key went. Its rows go, whatever becomes of what is
+        /// read of a later key.
+        static let certain = Flags(rawValue: 524288)
 
-        /// Whether rows go because the stream said that the key went, and not for what was read of it.
-        var isSurelyCleared: Bool {
-            isSuperset(of: [.cleared, .looked])
-                && isDisjoint(with: [.swept, .unproven, .tentative])
-        }
+        /// What says which rows of the key go.
+        static let ofClear: Flags = [.cleared, .marking, .swept, .unproven, .tentative, .certain]
     }
 
     var bytes: Bytes = []

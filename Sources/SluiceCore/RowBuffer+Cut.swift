@@ -161,11 +161,21 @@ extension RowBuffer {
             // Whether it went before it was read, the stream has not said yet.
             if tables[table].keys[key].readOffset > offset { sweepUnproven(table, key) }
             cut.clear(key, of: tables[table])
-            tables[table].keys[key].flags
-                .subtract([.cleared, .marking, .swept, .unproven, .tentative])
+            if tables[table].keys[key].flags.contains(.swept) { forgetAbsent(table, key) }
+            tables[table].keys[key].flags.subtract(Key.Flags.ofClear)
         }
         tables[table].dirtyKeys.removeAll(keepingCapacity: true)
         for key in later { touchKey(table, key) }
+    }
+
+    // Which rows of a key outlived an earlier one, the database alone knows, and so which are gone.
+    private mutating func forgetAbsent(_ table: Int, _ key: Int) {
+        forEachRow(table, key) { buffer, row in
+            let state = buffer.tables[table].rows[row]
+            guard state.shape == .absent, !state.flags.contains(.dirty) else { return }
+            buffer.tables[table].fill(row, with: .unchanged)
+            buffer.tables[table].rows[row].shape = .untouched
+        }
     }
 
     private mutating func takeAppended(of table: Int, into cut: inout TableCut) {

@@ -253,7 +253,7 @@ extension RowBuffer {
         tables[table].keys[key].flags.remove(.unproven)
         if tables[table].keptKeys[Int32(key)] != nil {
             // All that the database has outlived the key since the last cut.
-            tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
+            tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .certain])
         } else {
             sweepLooked(table, key, before: [])
         }

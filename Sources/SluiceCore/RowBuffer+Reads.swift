@@ -180,7 +180,7 @@ extension RowBuffer {
             if isScanning {
                 // It was of this type, and what no page has said stays for now.
                 tables[table].keys[key].flags.insert(.own)
-                tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .tentative])
+                forgetClear(table, key)
             }
             // Whether a change of it is still to be read, its removal will ask.
             tables[table].keys[key].flags.formUnion(isBaseline ? [.missing, .baseline] : .missing)

@@ -131,9 +131,7 @@ extension RowBuffer {
         switch policy {
         case .keep, nil:
             // Members that were not seen yet stay too.
-            if isScanning, !before.isSurelyCleared {
-                tables[table].keys[key].flags.subtract([.cleared, .marking, .swept])
-            }
+            if isScanning { forgetClear(table, key) }
             // So may any that no page said.
             if isAmidPages { takeBackClear(table, key) }
             tables[table].keys[key].flags.remove(.tentative)
@@ -160,7 +158,7 @@ extension RowBuffer {
                 if tables[table].keptKeys[Int32(key)] != nil { return }
             }
             tables[table].keptKeys[Int32(key)] = nil
-            tables[table].keys[key].flags.insert(.cleared)
+            tables[table].keys[key].flags.formUnion([.cleared, .certain])
             if policy == .delete {
                 tables[table].keys[key].flags.remove(.marking)
             } else {
@@ -233,6 +231,9 @@ extension RowBuffer {
         for key in tables[table].keys.indices
         where !tables[table].keys[key].flags.contains(.free) {
             ownStored(table, key)
+            // Members that were not seen yet stay too.
+            let isScanning = tables[table].keys[key].flags.contains(.scanning)
+            if isScanning, offset > tables[table].keys[key].readOffset { forgetClear(table, key) }
             let state = tables[table].keys[key]
             let isMissing = state.flags.contains(.missing)
             let isOlder = offset > state.readOffset || isMissing

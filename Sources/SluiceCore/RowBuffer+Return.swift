@@ -38,11 +38,36 @@ extension RowBuffer {
     /// Has the change of a row stand for itself that came back after all of its key or table went, now
     /// that it goes once more before a cut: the database is to take it for one of a key that came back.
     mutating func settleReturn(_ table: Int, _ row: Int) {
-        guard tables[table].rows[row].shape == .merge, tables[table].kept[Int32(row)] == nil
-        else { return }
+        guard tables[table].kept[Int32(row)] == nil else { return }
         let ofKey = tables[table].keptKeys[tables[table].rows[row].key]
         let wide = (tables[table].mapping.isOneRowPerKey ? nil : ofKey) ?? tables[table].keptTable
         guard let wide, wide != .ended else { return }
+        let state = tables[table].rows[row]
+        switch state.shape {
+        case .merge: settleMerge(table, row, wide)
+        case .value where state.flags.contains(.spared) && wide == .gone: settleSpared(table, row)
+        case .update:
+            // A deadline is one of the key that came, be it another type's: what outlived has none.
+            tables[table].fill(row, with: .unchanged)
+            tables[table].rows[row].shape = .untouched
+        case .value, .untouched, .absent, .opaque, .missing: break
+        }
+    }
+
+    // A total that was read, of a key to which nothing came but adds since it came back.
+    private mutating func settleSpared(_ table: Int, _ row: Int) {
+        guard let spared = tables[table].spared[Int32(row)], spared.pending == nil, !spared.isAnew,
+            !spared.isBroken,
+            case .integer(let total) = tables[table].cells[tables[table].place(row, 0)],
+            total == spared.delta
+        else { return }
+        tables[table].rows[row].flags.remove(.spared)
+        tables[table].spared[Int32(row)] = nil
+        makeMerge(table, row, isAdd: true)
+        tables[table].set(row, 0, .add(total))
+    }
+
+    private mutating func settleMerge(_ table: Int, _ row: Int, _ wide: Kept) {
         let start = tables[table].place(row, 0)
         let columns = tables[table].mapping.values
         let goesOn = wide == .gone && tables[table].rows[row].beginsWithAdd

@@ -91,6 +91,18 @@ extension RowBuffer {
         touchKey(table, key)
     }
 
+    /// Has the rows of a key stay that go for what was read of it; those that the stream said to go do.
+    mutating func forgetClear(_ table: Int, _ key: Int) {
+        takeBackClear(table, key)
+        tables[table].keys[key].flags.remove(.unproven)
+        guard tables[table].keys[key].flags.contains(.certain) else {
+            tables[table].keys[key].flags.subtract(Key.Flags.ofClear)
+            return
+        }
+        // What was read may have said that those go too which outlived an earlier key.
+        if tables[table].isShared { tables[table].keys[key].flags.insert(.swept) }
+    }
+
     /// Puts members that were read.
     mutating func putMembers(_ elements: [Bytes], _ table: Int, _ key: Int, at offset: Int64) {
         let step = tables[table].mapping.type == .sortedSet ? 2 : 1
@@ -132,13 +144,7 @@ extension RowBuffer {
         guard tables[table].keys[key].flags.contains(.scanning) else { return }
         endScan(table, key)
         // Rows go with the first page of the new reading, not before any of them is known again.
-        let keeps = tables[table].mapping.removal.onDelete == .keep
-        let flags = tables[table].keys[key].flags
-        if isExact, !keeps, !flags.contains(.baseline), !flags.isSurelyCleared {
-            tables[table].keys[key].flags.subtract([
-                .cleared, .marking, .swept, .unproven, .tentative,
-            ])
-        }
+        if isExact, !tables[table].keys[key].flags.contains(.baseline) { forgetClear(table, key) }
         queueRead(table, key: key)
     }
 
@@ -148,11 +154,7 @@ extension RowBuffer {
         guard scanCount > 0 else { return }
         for table in tables.indices {
             for key in tables[table].keys.indices
-            where tables[table].keys[key].flags.contains(.scanning) {
-                tables[table].keys[key].flags.subtract([
-                    .cleared, .marking, .swept, .unproven, .tentative,
-                ])
-            }
+            where tables[table].keys[key].flags.contains(.scanning) { forgetClear(table, key) }
         }
     }
 

@@ -24,7 +24,7 @@ extension RowBuffer {
     /// Takes a tentative clear back.
     mutating func takeBackClear(_ table: Int, _ key: Int) {
         guard tables[table].keys[key].flags.contains(.tentative) else { return }
-        tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .tentative])
+        tables[table].keys[key].flags.subtract([.cleared, .marking, .swept, .tentative, .certain])
         forEachRow(table, key) { buffer, row in
             guard buffer.isLeavingLetter(table, row) else { return }
             buffer.tables[table].rows[row].flags.subtract([.swept, .removed, .dirty])
@@ -123,11 +123,12 @@ extension RowBuffer {
                 buffer.tables[table].rows[row].flags.subtract([.swept, .removed])
             }
         case .delete?:
+            tables[table].keys[key].flags.insert(.certain)
             tables[table].keys[key].flags.subtract([.tentative, .marking])
             if !tables[table].isShared { tables[table].keys[key].flags.remove(.swept) }
         case .mark?:
             tables[table].keys[key].flags.remove(.tentative)
-            tables[table].keys[key].flags.insert(.marking)
+            tables[table].keys[key].flags.formUnion([.marking, .certain])
             if !tables[table].isShared { tables[table].keys[key].flags.remove(.swept) }
         }
     }

@@ -186,6 +186,14 @@ final class MachineDriver {
         machine.causesHeard(from: machine.streamOffset, history: history)
     }
 
+    /// Begins anew after a gap.
+    func resynchronise() {
+        machine.linkLost()
+        history = ReplicationID("another")
+        machine.linkResynchronised(Position(history: history, offset: 1_000, database: 0))
+        machine.causesHeard(from: 1_000, history: history)
+    }
+
     /// Commits what is due.
     ///
     /// - Parameters:
