@@ -20,7 +20,7 @@ help:
 	@echo "make chaos      fail at random for 2 × 5 minutes (SECONDS_OF_CHAOS=300)"
 	@echo "make fuzz       feed each decoder with bad bytes for a minute (SECONDS_OF_FUZZ=60)"
 	@echo "make memory     hold the limit of memory with 5 million rows (10 minutes)"
-	@echo "make large      read keys of a million members (LARGE_MEMBERS=1000000, 3 minutes)"
+	@echo "make large      read keys of a million members (LARGE_MEMBERS=1000000, 6 minutes)"
 	@echo "make random     send random commands of all types, with crashes (RANDOM_STEPS=50000)"
 	@echo "make reliability  run the fault workloads in full, write docs/reliability.md (3 minutes)"
 	@echo "make lint       check the format"
@@ -81,10 +81,16 @@ large:
 	@scripts/install-dependencies tests
 	@scripts/install-servers
 	@$(BUILD) --build-tests
-	@echo "Reading keys of $(LARGE_MEMBERS) members while they change (3 minutes) …"
+	@echo "Reading keys of $(LARGE_MEMBERS) members while they change (4 minutes) …"
 	@scripts/with-hint "the lines above say what differs" \
 		env SLUICE_MEMBERS=$(LARGE_MEMBERS) SLUICE_MEMORY=512 \
 		$(SWIFT) test -c release --skip-build --no-parallel --filter "LargeKeyTests/(pages|memory|rest)"
+	@for server in redis-7.0 redis-8.2 valkey-9.1; do \
+		echo "Measuring what another client of $$server feels (40 seconds) …"; \
+		scripts/with-hint "is nothing else running on the machine?" \
+			env SLUICE_SERVER=$$server $(SWIFT) test -c release --skip-build --no-parallel \
+			--filter LargeKeyTests/latency || exit 1; \
+	done
 
 random:
 	@scripts/install-dependencies tests
