@@ -102,6 +102,8 @@ public struct TableChanges: Hashable, Sendable {
     public var spared: RowSet
     /// What is added to each of these instead, if it did, in the first value column.
     public var sparedAdds: [Int64] = []
+    /// The same where the table has scores.
+    public var sparedReals: [Double] = []
     /// What their dead letters hold of the total of each before that.
     public var sparedPending: [PendingTotal?] = []
     /// Whether the key of each went again meanwhile, so that its value is not all that was added.

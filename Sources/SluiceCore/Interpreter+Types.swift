@@ -255,12 +255,14 @@ extension Interpreter {
             let row = buffer.tables[table].member(member, of: slot)
             if offset > buffer.tables[table].rows[row].readOffset {
                 if isConditional {
+                    buffer.unspare(table, row)
                     buffer.makeOpaque(table, row)
                 } else {
                     buffer.beginPut(table, row)
                     buffer.putScore(table, row, bytes.extracting(arguments[index]))
                 }
             } else {
+                buffer.unspare(table, row)
                 buffer.noteSkipped(table, row: row)
             }
             index += 2
@@ -277,14 +279,19 @@ extension Interpreter {
         guard buffer.begin(table, key: slot, at: offset) else { return }
         let row = buffer.tables[table].member(bytes.extracting(arguments[3]), of: slot)
         guard offset > buffer.tables[table].rows[row].readOffset else {
-            return buffer.noteSkipped(table, row: row)
+            buffer.noteSkipped(table, row: row)
+            guard let delta = Number.real(bytes.extracting(arguments[2])) else {
+                return buffer.unspare(table, row)
+            }
+            return buffer.noteSpared(table, row, delta)
         }
-        guard mappings[table].sources.isEmpty,
-            let delta = Number.real(bytes.extracting(arguments[2]))
+        guard mappings[table].isScore, let delta = Number.real(bytes.extracting(arguments[2]))
         else {
+            buffer.unspare(table, row)
             return buffer.makeOpaque(table, row)
         }
         if buffer.beginMerge(table, row, isAdd: true) { buffer.addReal(table, row, 0, delta) }
+        buffer.noteSpared(table, row, delta)
     }
 
     mutating func memberAdd(

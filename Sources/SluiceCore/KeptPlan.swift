@@ -17,19 +17,19 @@ package struct KeptPlan {
     }
 
     /// The changes as they are to be applied: ``resets`` first.
-    package private(set) var changes: TableChanges
+    package internal(set) var changes: TableChanges
     /// Columns that become null before anything else.
     package private(set) var resets: [Merge] = []
     /// What is to be done with the remembered rows.
-    package private(set) var notes: [Note] = []
+    package internal(set) var notes: [Note] = []
     /// Keys of which only those rows go that came back after the others outlived an earlier key of the
     /// name. A sink looks them up before it writes ``notes``.
     package private(set) var returned: [ReturnedRows] = []
     /// Rows that were to go, and stay because they outlived their keys: so do their dead letters.
     package private(set) var staying: Set<RowIdentity> = []
-    private let mapping: TableMapping
-    private let known: [RowIdentity: Kept]
-    private let keptNow: [RowIdentity: Kept]
+    let mapping: TableMapping
+    let known: [RowIdentity: Kept]
+    let keptNow: [RowIdentity: Kept]
     private var excepted: Set<RowIdentity> = []
     private var sweptNow: Set<Bytes> = []  // of which nothing is left but what is put
 
@@ -113,7 +113,7 @@ package struct KeptPlan {
 
     // How a row stood before what this batch does to it. One that has an entry of its own was there
     // when all of its key or table went; any other that is written came back after that.
-    private func stateBefore(_ row: RowIdentity) -> Kept? {
+    func stateBefore(_ row: RowIdentity) -> Kept? {
         guard keptNow[row] != nil else { return state(row) }
         let state = known[row] ?? wideBefore(row)
         return state == .ended ? nil : state
@@ -125,12 +125,12 @@ package struct KeptPlan {
             ?? keptNow[RowIdentity(key: [])]
     }
 
-    private func wideBefore(_ row: RowIdentity) -> Kept? {
+    func wideBefore(_ row: RowIdentity) -> Kept? {
         (mapping.isOneRowPerKey ? nil : known[RowIdentity(key: row.key)])
             ?? known[RowIdentity(key: [])]
     }
 
-    private mutating func end(_ row: RowIdentity) {
+    mutating func end(_ row: RowIdentity) {
         // The name of an empty member stands for the whole key.
         guard mapping.isOneRowPerKey || !row.member.isEmpty else { return }
         if wideNow(row) != nil || wideBefore(row) != nil {
@@ -145,46 +145,6 @@ package struct KeptPlan {
         for key in Set((changes.clears.identities + changes.clearMarks.identities).map(\.key)) {
             notes.append(.forgetKey(key))
         }
-    }
-
-    private mutating func resolveSpared() {
-        let rows = changes.spared.identities
-        guard !rows.isEmpty else { return }
-        var replaced: [Int] = []
-        let deadline = mapping.deadline
-        var added = Merge(
-            columns: [0] + (deadline.map { [$0] } ?? []),
-            actions: deadline == nil ? [.add] : [.add, .set], isUpsert: true, mapping: mapping)
-        for index in rows.indices {
-            let row = rows[index]
-            let isAnew = changes.sparedIsAnew[index]
-            let before = isAnew ? known[row] ?? wideBefore(row) : stateBefore(row)
-            guard let state = before, state == .gone || state == .back && !isAnew else {
-                replaced.append(index)
-                if keptNow[rows[index]] == nil { end(rows[index]) }
-                continue
-            }
-            let value = changes.spared.values[0]
-            let whole = value.isNull[index] ? 0 : value.integers[index]
-            // All that the key has came back since it was gone; or what was added to it now.
-            let isWhole = state == .gone && !changes.sparedIsBroken[index]
-            var delta = isWhole ? whole : changes.sparedAdds[index]
-            remember(rows[index], .back, instead: state)
-            switch changes.sparedPending[index] {
-            case .total(let total)?:
-                changes.puts.append(
-                    changes.spared, index, total: total &+ delta, deadline: deadline)
-                continue
-            case .add(let sum)?: delta &+= sum
-            case nil: break
-            }
-            guard delta != 0 || deadline != nil else { continue }
-            added.rows.append(changes.spared, index, total: delta, deadline: deadline)
-        }
-        guard replaced.count < rows.count else { return changes.mergeSpared() }
-        changes.spared = changes.spared.selecting(replaced)
-        changes.mergeSpared()
-        if added.rows.count > 0 { changes.merges.append(added) }
     }
 
     private mutating func resolveSwept() {
@@ -269,7 +229,7 @@ package struct KeptPlan {
             })
     }
 
-    private mutating func remember(_ row: RowIdentity, _ state: Kept, instead old: Kept) {
+    mutating func remember(_ row: RowIdentity, _ state: Kept, instead old: Kept) {
         guard keptNow[row] == nil, state != old,
             mapping.isOneRowPerKey || !row.member.isEmpty
         else { return }
@@ -366,33 +326,5 @@ extension TableChanges {
                 }
             }
         }
-    }
-
-    /// Writes the spared rows as all others.
-    fileprivate mutating func mergeSpared() {
-        for index in spared.identities.indices { puts.append(spared, index) }
-        spared = spared.selecting([])
-        sparedAdds = []
-        sparedPending = []
-        sparedIsBroken = []
-        sparedIsAnew = []
-    }
-}
-
-extension RowSet {
-    fileprivate mutating func append(_ other: RowSet, _ row: Int) {
-        appendKey(other, row)
-        for index in values.indices { values[index].append(other.values[index], row) }
-    }
-
-    fileprivate mutating func append(_ other: RowSet, _ row: Int, total: Int64, deadline: Int?) {
-        appendKey(other, row)
-        values[0].append(integer: total)
-        if let deadline { values[1].append(other.values[deadline], row) }
-    }
-
-    private mutating func appendKey(_ other: RowSet, _ row: Int) {
-        identities.append(other.identities[row])
-        for index in key.indices { key[index].append(other.key[index], row) }
     }
 }

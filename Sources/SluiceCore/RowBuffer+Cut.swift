@@ -93,7 +93,11 @@ extension RowBuffer {
             tables[table].fill(row, with: .null)
             return
         }
-        if kept == .gone || kept == .back || tables[table].rows[row].flags.contains(.spared) {
+        let isSpared = tables[table].rows[row].flags.contains(.spared)
+        let isScore = tables[table].mapping.isScore && tables[table].rows[row].shape == .value
+        // It is known as Redis has it, and whether the database has more, the commit alone knows.
+        if isSpared, isScore, kept == nil { return }
+        if kept == .gone || kept == .back || isSpared {
             // The database has more than Redis, or may have: adds go on top there.
             tables[table].rows[row].flags.subtract([.gone, .spared, .swept])
             tables[table].rows[row].shape = .untouched

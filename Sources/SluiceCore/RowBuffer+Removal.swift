@@ -89,8 +89,13 @@ extension RowBuffer {
             tables[table].rows[row].flags.remove(.spared)
             // An add of nothing makes a row too, if there is none.
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)),
-                spared.delta != 0 || spared.pending != nil || !spared.isBroken
+                spared.delta != 0 || spared.real != 0 || spared.pending != nil || !spared.isBroken
             else { return }
+            guard tables[table].mapping.isCounter else {
+                makeMerge(table, row, isAdd: true)
+                tables[table].set(row, 0, .addReal(spared.real))
+                return touch(table, row)
+            }
             tables[table].pendingTotals[Int32(row)] = nil
             begin(table, row, with: spared.pending ?? .add(0), and: spared.delta)
         } else if !isSwept || isForgotten {
@@ -208,6 +213,7 @@ extension RowBuffer {
         guard shape != .absent else { return }
         tables[table].fill(row, with: .unchanged)
         tables[table].rows[row].shape = .untouched
+        tables[table].rows[row].flags.remove(.spared)
     }
 
     /// Notes that all keys of a database, or of every one, are gone, but for those read later.

@@ -57,14 +57,18 @@ extension RowBuffer {
     // A total that was read, of a key to which nothing came but adds since it came back.
     private mutating func settleSpared(_ table: Int, _ row: Int) {
         guard let spared = tables[table].spared[Int32(row)], spared.pending == nil, !spared.isAnew,
-            !spared.isBroken,
-            case .integer(let total) = tables[table].cells[tables[table].place(row, 0)],
-            total == spared.delta
+            !spared.isBroken
         else { return }
+        let sum: Cell
+        switch tables[table].cells[tables[table].place(row, 0)] {
+        case .integer(let total) where total == spared.delta: sum = .add(total)
+        case .real(let total) where total == spared.real: sum = .addReal(total)
+        default: return
+        }
         tables[table].rows[row].flags.remove(.spared)
         tables[table].spared[Int32(row)] = nil
         makeMerge(table, row, isAdd: true)
-        tables[table].set(row, 0, .add(total))
+        tables[table].set(row, 0, sum)
     }
 
     private mutating func settleMerge(_ table: Int, _ row: Int, _ wide: Kept) {
@@ -99,6 +103,28 @@ extension RowBuffer {
         tables[table].spared[Int32(row), default: Spared()].pending = pending
     }
 
+    /// Adds a double to a cell that ``beginMerge(_:_:)`` made ready: on an unknown value only once,
+    /// because the sum of two would be rounded otherwise than Redis rounds. It is read then, unless it is
+    /// known to have outlived its key: such a total Redis does not have.
+    mutating func addReal(_ table: Int, _ row: Int, _ column: Int, _ delta: Double) {
+        let place = tables[table].place(row, column)
+        switch tables[table].cells[place] {
+        case .unchanged: tables[table].cells[place] = .addReal(delta)
+        case .null: tables[table].cells[place] = .real(delta)
+        case .real(let value): tables[table].cells[place] = .real(value + delta)
+        case .addReal(let sum) where tables[table].kept[Int32(row)] == .back:
+            tables[table].cells[place] = .addReal(sum + delta)
+        case .addReal(let sum):
+            makeOpaque(table, row)
+            guard isExact, tables[table].mapping.isScore, tables[table].mapping.canKeep else {
+                return
+            }
+            tables[table].rows[row].flags.insert(.spared)
+            noteSpared(table, row, sum)
+        case .integer, .add, .bytes, .fields: makeOpaque(table, row)
+        }
+    }
+
     /// Notes that a row has changed otherwise: what is read replaces it.
     @inline(__always)
     mutating func unspare(_ table: Int, _ row: Int) {
@@ -111,6 +137,12 @@ extension RowBuffer {
     mutating func noteSpared(_ table: Int, _ row: Int, _ delta: Int64) {
         guard tables[table].rows[row].flags.contains(.spared) else { return }
         tables[table].spared[Int32(row), default: Spared()].delta &+= delta
+    }
+
+    /// See ``noteSpared(_:_:_:)``: of a score.
+    mutating func noteSpared(_ table: Int, _ row: Int, _ delta: Double) {
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].real += delta
     }
 
     /// Notes that the key of a row that was read later went, and that the row stays.

@@ -190,18 +190,6 @@ struct RowBuffer: ~Copyable {
         }
     }
 
-    /// Adds a double to a cell that ``beginMerge(_:_:)`` made ready: on an unknown value only once,
-    /// because the sum of two would be rounded otherwise than Redis rounds.
-    mutating func addReal(_ table: Int, _ row: Int, _ column: Int, _ delta: Double) {
-        let place = tables[table].place(row, column)
-        switch tables[table].cells[place] {
-        case .unchanged: tables[table].cells[place] = .addReal(delta)
-        case .null: tables[table].cells[place] = .real(delta)
-        case .real(let value): tables[table].cells[place] = .real(value + delta)
-        case .integer, .add, .addReal, .bytes, .fields: makeOpaque(table, row)
-        }
-    }
-
     /// Sets the deadline of a key, which never makes a row; nil removes it.
     mutating func setDeadline(_ table: Int, _ row: Int, _ milliseconds: Int64?) {
         guard let column = tables[table].mapping.deadline else { return }

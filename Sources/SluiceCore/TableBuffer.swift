@@ -294,6 +294,8 @@ struct TableBuffer {
 /// What was added to a row that is read, in case it outlived its key.
 struct Spared {
     var delta: Int64 = 0
+    /// The same of a score.
+    var real = 0.0
     /// What the row's dead letter says that was to be added to it before that, while an earlier key had
     /// its name perhaps.
     var pending: PendingTotal?

@@ -74,6 +74,7 @@ struct TableCut {
                 try changes.spared.append(identity, mapping, cells)
                 let spared = table.spared[Int32(row)] ?? Spared()
                 changes.sparedAdds.append(spared.delta)
+                changes.sparedReals.append(spared.real)
                 changes.sparedPending.append(spared.pending)
                 changes.sparedIsBroken.append(spared.isBroken)
                 changes.sparedIsAnew.append(spared.isAnew)

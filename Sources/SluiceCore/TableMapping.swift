@@ -152,6 +152,8 @@ public struct TableMapping: Hashable, Sendable {
 
     /// Whether INCR and its like are added in the column.
     package let isCounter: Bool
+    /// Whether each row has a score and nothing else, to which commands add.
+    package let isScore: Bool
 
     /// The columns of the primary key: those of the key, then the member's.
     public var primaryKey: [Column] { keys.columns + (member.map { [$0] } ?? []) }
@@ -239,6 +241,7 @@ public struct TableMapping: Hashable, Sendable {
         self.fields = fields
         self.sources = sources
         isCounter = type == .string && sources.isEmpty && columns.first?.type == .integer
+        isScore = type == .sortedSet && sources.isEmpty
         self.member = member
         self.values = values
         self.settledAt = settledAt

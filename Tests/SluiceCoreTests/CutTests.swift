@@ -152,6 +152,59 @@ struct CutTests {
         }
     }
 
+    /// The second add of a batch to a score that is not known has it read.
+    @Test(
+        "scores that outlived their key go on, however many adds come in a batch, and wherever it goes",
+        arguments: [0, 1, 2, 3], [1, 2, 3])
+    func scoresGoOn(before: Int, after: Int) throws {
+        let scores = Self.mappings("scores")
+        var database = ModelDatabase(mappings: scores)
+        let first = MachineDriver(scores)
+        first.send("ZADD z:a 100 m")
+        _ = first.cut { database.apply($0.tables) }
+        // This one knows no row.
+        let driver = MachineDriver(scores)
+        for _ in 0..<before { driver.send("ZINCRBY z:a 5 m") }
+        driver.send("DEL z:a", .expired)
+        var total = 0
+        for add in 0..<after * 2 {
+            driver.send("ZINCRBY z:a 5 m")
+            total += 5
+            // Once more in another batch.
+            guard add % after == after - 1 else { continue }
+            let batches = driver.settle(.single(Array("\(total)".utf8)))
+            #expect(!batches.isEmpty && batches.allSatisfy { $0.deadLetters.isEmpty })
+            for batch in batches { database.apply(batch.tables) }
+        }
+        let row = RowIdentity(key: Array("z:a".utf8), member: Array("m".utf8))
+        #expect(database.tables[0][row] == [.real(100 + Double(5 * before + total))])
+        #expect(database.kept(0, row) == .back)
+        #expect(driver.machine.counters.vanished == 0)
+    }
+
+    @Test("a score that did not outlive its key is what Redis has, to the last digit")
+    func scoreAsRead() throws {
+        let scores = Self.mappings("scores")
+        var database = ModelDatabase(mappings: scores)
+        let first = MachineDriver(scores)
+        var total = 0.1
+        first.send("ZADD z:a 0.1 m")
+        for batch in first.settle(nil) { database.apply(batch.tables) }
+        let driver = MachineDriver(scores)
+        for _ in 0..<5 {
+            for _ in 0..<3 {
+                driver.send("ZINCRBY z:a 0.7 m")
+                total += 0.7
+            }
+            for batch in driver.settle(.single(Array("\(total)".utf8))) {
+                database.apply(batch.tables)
+            }
+        }
+        let row = RowIdentity(key: Array("z:a".utf8), member: Array("m".utf8))
+        #expect(database.tables[0][row] == [.real(total)])
+        #expect(driver.machine.counters.reads == 1)
+    }
+
     @Test(
         "a hash that was flushed does not get the deadline of another type's key",
         arguments: [false, true])

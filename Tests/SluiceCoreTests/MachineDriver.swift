@@ -213,6 +213,30 @@ final class MachineDriver {
         return batch
     }
 
+    /// Answers what is to be read, and commits, until nothing is due.
+    ///
+    /// - Parameter value: What each read finds; nil when none is due.
+    func settle(_ value: ReadValue?) -> [Batch] {
+        var batches: [Batch] = []
+        for _ in 0..<9 {
+            now += .seconds(1)
+            machine.chunkReceived(now: now)
+            machine.requestCut()
+            switch machine.next(now: now) {
+            case .commit(let batch):
+                batches.append(batch)
+                machine.committed(BatchOutcome(), now: now)
+            case .read(let items):
+                guard let value else { return batches }
+                machine.readFinished(
+                    items.map { _ in ReadResult(value: value) }, offset: machine.streamOffset,
+                    until: machine.streamOffset, history: history, now: now)
+            default: return batches
+            }
+        }
+        return batches
+    }
+
     /// Has a row looked at that the database has.
     func lookAgain(_ row: RowIdentity, table: String) { machine.lookAgain([row], table: table) }
 
