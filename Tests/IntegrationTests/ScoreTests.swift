@@ -38,7 +38,8 @@ struct ScoreTests {
                     points[player, default: 0] += number
                 }
                 if random.oneIn(20) { try await client.send("PEXPIRE", "z:a", "3") }
-                if random.oneIn(15) { try await Task.sleep(for: .milliseconds(random.pick(1..<90))) }
+                guard random.oneIn(15) else { continue }
+                try await Task.sleep(for: .milliseconds(random.pick(1..<90)))
             }
         }
         try await client.send("PERSIST", "z:a")
