@@ -325,6 +325,7 @@ extension Interpreter {
             let row = buffer.tables[table].member(bytes.extracting(arguments[index]), of: slot)
             guard offset > buffer.tables[table].rows[row].readOffset else {
                 buffer.noteSkipped(table, row: row)
+                buffer.removeBeforeRead(table, row)
                 continue
             }
             buffer.remove(table, row, .deleted)

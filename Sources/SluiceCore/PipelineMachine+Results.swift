@@ -241,6 +241,7 @@ extension Interpreter {
         } else if let (table, row) = slot(loose.table, loose.identity) {
             buffer.makeOpaque(table, row, isOwn: false)
             buffer.noteRestored(table, row)
+            if mappings[table].isScore { buffer.spare(table, row) }
         }
     }
 

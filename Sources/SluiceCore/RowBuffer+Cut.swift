@@ -20,6 +20,7 @@ extension RowBuffer {
     mutating func cut(at offset: Int64, waits: Bool, rereading whole: [Int] = []) -> CutRows {
         var result = CutRows()
         putOffUntil = .min
+        let open = closeScores()
         for table in tables.indices where tables[table].hasDirty {
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for row in tables[table].takeDirtyRows() {
@@ -29,6 +30,10 @@ extension RowBuffer {
             takeAppended(of: table, into: &builder)
             takeTable(table, into: &builder)
             builder.finish(into: &result)
+        }
+        for (table, row) in open {
+            makeOpaque(table, row, isOwn: false)
+            spare(table, row)
         }
         for table in whole { rereadTrimmed(table) }
         result.loose = looseRows(at: offset)
@@ -58,7 +63,11 @@ extension RowBuffer {
             }
             return
         }
-        if tables[table].rows[row].isSparedOpen(at: offset) { return touch(table, row) }
+        if tables[table].rows[row].isSparedOpen(at: offset) {
+            guard tables[table].mapping.isScore else { return touch(table, row) }
+            // What comes up to the read is still to be counted: it is not all in what was read.
+            tables[table].spared[Int32(row), default: Spared()].isBroken = true
+        }
         if isLeavingLetter(table, row) {
             let key = Int(tables[table].rows[row].key)
             if isUndecided(table, key, cut: offset) || isDeferred(table, key) {

@@ -120,9 +120,21 @@ extension DeadLetter {
         }
     }
 
+    /// What it holds that was to be added to a score.
+    func addedScore(_ mapping: TableMapping) -> Double? {
+        guard mapping.isScore, let value else { return nil }
+        var start = LetterObject()
+        start.append(Bytes(mapping.values[0].name.utf8), text: [])
+        let marker = start.finished().dropLast(3) + Bytes("{\"add\":\"".utf8)
+        return Self.digits(value, after: marker).flatMap { Number.real($0.span) }
+    }
+
     private static func number(_ value: Bytes, after start: some Collection<UInt8>) -> Int64? {
+        digits(value, after: start).flatMap { Number.integer($0.span) }
+    }
+
+    private static func digits(_ value: Bytes, after start: some Collection<UInt8>) -> Bytes? {
         guard value.starts(with: start) else { return nil }
-        let digits = Bytes(value.dropFirst(start.count).prefix { $0 != UInt8(ascii: "\"") })
-        return Number.integer(digits.span)
+        return Bytes(value.dropFirst(start.count).prefix { $0 != UInt8(ascii: "\"") })
     }
 }

@@ -46,6 +46,14 @@ extension RowBuffer {
         switch state.shape {
         case .merge: settleMerge(table, row, wide)
         case .value where state.flags.contains(.spared) && wide == .gone: settleSpared(table, row)
+        // What was kept in doubt starts afresh.
+        case .value where tables[table].mapping.isScore: unspare(table, row)
+        case .opaque where state.flags.contains(.spared) && tables[table].mapping.isScore:
+            guard wide == .doubtful, let sum = tables[table].spared[Int32(row)]?.real else {
+                return
+            }
+            beginPut(table, row)
+            tables[table].set(row, 0, .real(sum))
         case .update:
             // A deadline is one of the key that came, be it another type's: what outlived has none.
             tables[table].fill(row, with: .unchanged)
@@ -57,10 +65,12 @@ extension RowBuffer {
     // A total that was read, of a key to which nothing came but adds since it came back.
     private mutating func settleSpared(_ table: Int, _ row: Int) {
         guard let spared = tables[table].spared[Int32(row)], spared.pending == nil, !spared.isAnew,
-            !spared.isBroken
+            !spared.isBroken || tables[table].mapping.isScore
         else { return }
         let sum: Cell
         switch tables[table].cells[tables[table].place(row, 0)] {
+        // It went once more before the read: what was counted is all that is known.
+        case .real where spared.isBroken: sum = .addReal(spared.real)
         case .integer(let total) where total == spared.delta: sum = .add(total)
         case .real(let total) where total == spared.real: sum = .addReal(total)
         default: return
@@ -93,7 +103,7 @@ extension RowBuffer {
     /// key, what is read does not replace it.
     mutating func spare(_ table: Int, _ row: Int) {
         let mapping = tables[table].mapping
-        guard isExact, mapping.isCounter, mapping.canKeep else { return }
+        guard isExact, mapping.isCounter || mapping.isScore, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
         // A letter on its way to the database is in what is on its way.
         guard !tables[table].pendingTotals.isEmpty,
@@ -116,10 +126,7 @@ extension RowBuffer {
             tables[table].cells[place] = .addReal(sum + delta)
         case .addReal(let sum):
             makeOpaque(table, row)
-            guard isExact, tables[table].mapping.isScore, tables[table].mapping.canKeep else {
-                return
-            }
-            tables[table].rows[row].flags.insert(.spared)
+            spare(table, row)
             noteSpared(table, row, sum)
         case .integer, .add, .bytes, .fields: makeOpaque(table, row)
         }
@@ -155,7 +162,12 @@ extension RowBuffer {
 
     /// Notes that a row was read after all of its key or table went: it is of a key that came back.
     mutating func sparedNewer(_ table: Int, _ row: Int) {
-        if tables[table].rows[row].flags.contains(.spared) { return breakSpared(table, row) }
+        if tables[table].rows[row].flags.contains(.spared) {
+            guard tables[table].mapping.isScore else { return breakSpared(table, row) }
+            tables[table].spared[Int32(row), default: Spared()].isBroken = true
+            // So that the row is written as one of the key that came back.
+            return touch(table, row)
+        }
         let shape = tables[table].rows[row].shape
         guard shape == .value || shape == .untouched || shape == .merge,
             tables[table].rows[row].flags.isDisjoint(with: [.setAside, .others]),
@@ -163,5 +175,45 @@ extension RowBuffer {
         else { return }
         tables[table].kept[Int32(row)] = .ended
         touch(table, row)
+    }
+
+    /// Notes that the application removed a member before the place at which it was read.
+    mutating func removeBeforeRead(_ table: Int, _ row: Int) {
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        if tables[table].rows[row].shape == .missing {
+            // From here on the stream says everything.
+            tables[table].rows[row].readOffset = .min
+            remove(table, row, .deleted)
+        } else if tables[table].mapping.removal.onDelete == .keep {
+            tables[table].spared[Int32(row), default: Spared()].isBroken = true
+        } else {
+            unspare(table, row)
+        }
+    }
+
+    /// Has written what was added to scores that are still to be read: whoever reads them later, after a
+    /// gap or a restart, can't know it.
+    ///
+    /// - Returns: The rows, which are to be read after that.
+    mutating func closeScores() -> [(table: Int, row: Int)] {
+        guard opaqueCount > 0 else { return [] }
+        var open: [(table: Int, row: Int)] = []
+        for table in tables.indices where tables[table].mapping.isScore && !tables[table].isShared {
+            for (slot, spared) in tables[table].spared {
+                let state = tables[table].rows[Int(slot)]
+                if state.shape == .opaque, spared.real != 0, !state.flags.contains(.setAside) {
+                    open.append((table, Int(slot)))
+                }
+            }
+        }
+        for (table, row) in open {
+            let sum = tables[table].spared[Int32(row)]?.real ?? 0
+            leaveOpaque(table, row)
+            unspare(table, row)
+            makeMerge(table, row, isAdd: true)
+            tables[table].set(row, 0, .addReal(sum))
+            touch(table, row)
+        }
+        return open
     }
 }
