@@ -26,17 +26,16 @@ extension Interpreter {
                 buffer.readFolded(table, row)
             }
         }
-        // What was to be added is in no value that comes later, and so goes with the next one.
-        if shape == .value, letter.operation == .merge, let sum = letter.addedScore(mappings[table])
-        {
-            buffer.noteSpared(table, row, sum)
-        }
         // What is to be added to a row is worth nothing later: the letter is to hold the whole value. But
         // a row that has more than its key never has one: of that the letter holds what is to be added.
         if shape == .untouched, letter.operation == .merge,
             pending == nil || pending != before
         {
             buffer.lookAgain(table, row)
+        }
+        // What was to be added to a score is in no value that comes later, and so goes with the next one.
+        if letter.operation == .merge, let sum = letter.addedScore(mappings[table]) {
+            buffer.noteSpared(table, row, sum)
         }
         // It was to go with its key while this was on its way: that ends the letter.
         let key = Int(buffer.tables[table].rows[row].key)

@@ -241,7 +241,11 @@ extension Interpreter {
         } else if let (table, row) = slot(loose.table, loose.identity) {
             buffer.makeOpaque(table, row, isOwn: false)
             buffer.noteRestored(table, row)
-            if mappings[table].isScore { buffer.spare(table, row) }
+            if mappings[table].isScore, loose.offset == nil {
+                buffer.spare(table, row)
+                // What was to be added to it before is not known.
+                buffer.tables[table].spared[Int32(row)] = nil
+            }
         }
     }
 

@@ -20,7 +20,7 @@ extension RowBuffer {
     mutating func cut(at offset: Int64, waits: Bool, rereading whole: [Int] = []) -> CutRows {
         var result = CutRows()
         putOffUntil = .min
-        let open = closeScores()
+        let open = closeScores(at: offset)
         for table in tables.indices where tables[table].hasDirty {
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for row in tables[table].takeDirtyRows() {

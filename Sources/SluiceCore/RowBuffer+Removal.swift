@@ -84,6 +84,10 @@ extension RowBuffer {
             || flags.contains(.others) && flags.isDisjoint(with: [.own, .untyped])
         let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
         tables[table].rows[row].flags.remove(.swept)
+        // What had made a score opaque before this instance started, nobody knows.
+        let isUnknown =
+            tables[table].mapping.isScore && !isSwept && tables[table].spared[Int32(row)] == nil
+        if isUnknown { tables[table].rows[row].flags.remove(.spared) }
         if tables[table].rows[row].flags.contains(.spared) {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)

@@ -105,6 +105,9 @@ extension RowBuffer {
         let mapping = tables[table].mapping
         guard isExact, mapping.isCounter || mapping.isScore, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
+        if mapping.isScore, tables[table].spared[Int32(row)] == nil {
+            tables[table].spared[Int32(row)] = Spared()
+        }
         // A letter on its way to the database is in what is on its way.
         guard !tables[table].pendingTotals.isEmpty,
             tables[table].rows[row].flags.contains(.setAside),
@@ -191,17 +194,17 @@ extension RowBuffer {
         }
     }
 
-    /// Has written what was added to scores that are still to be read: whoever reads them later, after a
-    /// gap or a restart, can't know it.
+    /// Has written what was added to scores that are still to be read, or were read beyond a cut: what is
+    /// read later, after a gap or a restart, may be of a key that came back.
     ///
     /// - Returns: The rows, which are to be read after that.
-    mutating func closeScores() -> [(table: Int, row: Int)] {
-        guard opaqueCount > 0 else { return [] }
+    mutating func closeScores(at offset: Int64) -> [(table: Int, row: Int)] {
         var open: [(table: Int, row: Int)] = []
         for table in tables.indices where tables[table].mapping.isScore && !tables[table].isShared {
-            for (slot, spared) in tables[table].spared {
+            for (slot, spared) in tables[table].spared where spared.real != 0 {
                 let state = tables[table].rows[Int(slot)]
-                if state.shape == .opaque, spared.real != 0, !state.flags.contains(.setAside) {
+                let isOpen = state.shape == .opaque || state.isSparedOpen(at: offset)
+                if isOpen, state.flags.isDisjoint(with: [.setAside, .gone]) {
                     open.append((table, Int(slot)))
                 }
             }
@@ -210,6 +213,8 @@ extension RowBuffer {
             let sum = tables[table].spared[Int32(row)]?.real ?? 0
             leaveOpaque(table, row)
             unspare(table, row)
+            tables[table].fill(row, with: .unchanged)
+            tables[table].rows[row].readOffset = .min
             makeMerge(table, row, isAdd: true)
             tables[table].set(row, 0, .addReal(sum))
             touch(table, row)

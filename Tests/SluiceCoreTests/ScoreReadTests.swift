@@ -57,10 +57,24 @@ struct ScoreReadTests {
         var (driver, database) = Self.world()
         try driver.read(Self.one(17), after: ["ZINCRBY z:a 7 m"])
         _ = driver.cut(isLate: true) { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(110)])
         driver.send("ZINCRBY z:a 7 m")
-        driver.send("ZINCRBY z:a 1 m")
-        _ = driver.cut { database.apply($0.tables) }
-        #expect(database.tables[0][Self.row] == [.real(118)])
+        for batch in driver.settle(Self.one(17)) { database.apply(batch.tables) }
+        #expect(database.tables[0][Self.row] == [.real(117)])
+    }
+
+    @Test(
+        "the key's first expiry between a batch's end and the place of the read takes no point along"
+    )
+    func cutBeforeExpiry() throws {
+        var (driver, database) = Self.world(outlived: false)
+        let stream = ["ZINCRBY z:a 1 m", "DEL z:a", "ZINCRBY z:a 3 m"]
+        try driver.read(Self.one(3), after: stream)
+        _ = driver.cut(isLate: true) { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(110)])
+        for line in stream { driver.send(line, .expired) }
+        for batch in driver.settle(Self.one(3)) { database.apply(batch.tables) }
+        #expect(database.tables[0][Self.row] == [.real(114)])
     }
 
     @Test("what the database refuses of it is added with what comes next")
