@@ -114,7 +114,7 @@ extension PipelineMachine {
         let endsBaseline = gap == nil && baseline.ends(at: processed.offset)
         let closesReconciliation = closesReconciliation
         let rows = interpreter.buffer.cut(
-            at: processed.offset, waits: !isRoomWanted,
+            at: processed.offset, waits: !isRoomWanted, isLast: gap != nil || isDraining,
             rereading: wholeTables(endsBaseline, closesReconciliation, incomplete))
         counters.vanished = interpreter.buffer.vanished
         counters.doubtful = interpreter.buffer.doubtful

@@ -15,16 +15,19 @@ extension RowBuffer {
     /// - Parameters:
     ///   - waits: Whether rows that a read did not find wait for the next cut, if what the stream says up
     ///     to there decides over them; else there is no room for that.
+    ///   - isLast: Whether the stream does not go on from there, but after a gap or for another instance.
     ///   - whole: Tables in which no row is left without a key but of keys that were trimmed; these are
     ///     read once more.
-    mutating func cut(at offset: Int64, waits: Bool, rereading whole: [Int] = []) -> CutRows {
+    mutating func cut(
+        at offset: Int64, waits: Bool, isLast: Bool, rereading whole: [Int] = [],
+    ) -> CutRows {
         var result = CutRows()
         putOffUntil = .min
         let open = closeScores(at: offset)
         for table in tables.indices where tables[table].hasDirty {
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for row in tables[table].takeDirtyRows() {
-                take(Int(row), of: table, offset: offset, into: &builder)
+                take(Int(row), of: table, offset: offset, isLast: isLast, into: &builder)
             }
             takeClears(of: table, offset: offset, waits: waits, into: &builder)
             takeAppended(of: table, into: &builder)
@@ -43,7 +46,7 @@ extension RowBuffer {
     }
 
     private mutating func take(
-        _ row: Int, of table: Int, offset: Int64, into cut: inout TableCut,
+        _ row: Int, of table: Int, offset: Int64, isLast: Bool, into cut: inout TableCut,
     ) {
         tables[table].rows[row].flags.remove(.queued)
         guard tables[table].rows[row].flags.contains(.dirty) else { return }
@@ -64,8 +67,8 @@ extension RowBuffer {
             return
         }
         if tables[table].rows[row].isSparedOpen(at: offset) {
-            guard tables[table].mapping.isScore else { return touch(table, row) }
-            // What comes up to the read is still to be counted: it is not all in what was read.
+            guard isLast else { return touch(table, row) }
+            // What comes up to the read is never counted, and all that was read is not what was added.
             tables[table].spared[Int32(row), default: Spared()].isBroken = true
         }
         if isLeavingLetter(table, row) {

@@ -27,8 +27,8 @@ extension RowBuffer {
             let shape = buffer.tables[table].rows[row].shape
             if isLooked, buffer.tables[table].rows[row].flags.contains(.gone) { return }
             guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
-                // What it had before goes; one that is read as a part of its key may have it still.
-                if change == nil || change == .whole { buffer.unspare(table, row) }
+                // What it had before goes with its key.
+                if change == nil { buffer.unspare(table, row) }
                 // It was written already or will be, and the clear must not take it.
                 return buffer.rewrite(table, row)
             }

@@ -84,22 +84,20 @@ extension RowBuffer {
             || flags.contains(.others) && flags.isDisjoint(with: [.own, .untyped])
         let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
         tables[table].rows[row].flags.remove(.swept)
+        let isScore = tables[table].mapping.isScore
         // What had made a score opaque before this instance started, nobody knows.
-        let isUnknown =
-            tables[table].mapping.isScore && !isSwept && tables[table].spared[Int32(row)] == nil
-        if isUnknown { tables[table].rows[row].flags.remove(.spared) }
-        if tables[table].rows[row].flags.contains(.spared) {
+        let isUnknown = isScore && !isSwept && tables[table].spared[Int32(row)] == nil
+        if tables[table].rows[row].flags.contains(.spared), !isUnknown {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
-            // An add of nothing makes a row too, if there is none.
-            guard let spared = tables[table].spared.removeValue(forKey: Int32(row)),
-                spared.delta != 0 || spared.real != 0 || spared.pending != nil || !spared.isBroken
-            else { return }
-            guard tables[table].mapping.isCounter else {
+            guard let spared = tables[table].spared.removeValue(forKey: Int32(row)) else { return }
+            guard !isScore else {
                 makeMerge(table, row, isAdd: true)
                 tables[table].set(row, 0, .addReal(spared.real))
                 return touch(table, row)
             }
+            // An add of nothing makes a row too, if there is none.
+            guard spared.delta != 0 || spared.pending != nil || !spared.isBroken else { return }
             tables[table].pendingTotals[Int32(row)] = nil
             begin(table, row, with: spared.pending ?? .add(0), and: spared.delta)
         } else if !isSwept || isForgotten {
@@ -217,7 +215,6 @@ extension RowBuffer {
         guard shape != .absent else { return }
         tables[table].fill(row, with: .unchanged)
         tables[table].rows[row].shape = .untouched
-        tables[table].rows[row].flags.remove(.spared)
     }
 
     /// Notes that all keys of a database, or of every one, are gone, but for those read later.

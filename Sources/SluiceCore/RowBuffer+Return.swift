@@ -105,6 +105,7 @@ extension RowBuffer {
         let mapping = tables[table].mapping
         guard isExact, mapping.isCounter || mapping.isScore, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
+        // None says that nobody knows what was added.
         if mapping.isScore, tables[table].spared[Int32(row)] == nil {
             tables[table].spared[Int32(row)] = Spared()
         }
@@ -168,8 +169,7 @@ extension RowBuffer {
         if tables[table].rows[row].flags.contains(.spared) {
             guard tables[table].mapping.isScore else { return breakSpared(table, row) }
             tables[table].spared[Int32(row), default: Spared()].isBroken = true
-            // So that the row is written as one of the key that came back.
-            return touch(table, row)
+            return
         }
         let shape = tables[table].rows[row].shape
         guard shape == .value || shape == .untouched || shape == .merge,

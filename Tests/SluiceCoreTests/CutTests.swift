@@ -110,6 +110,18 @@ struct CutTests {
         #expect(compared > 3_000)
     }
 
+    @Test("a hash that comes back by an add of a field that no column takes keeps its totals")
+    func unmappedAdd() {
+        var database = ModelDatabase(mappings: Self.totals)
+        let driver = MachineDriver(Self.totals)
+        let first: [Step] = [("HINCRBY h:a n 10", .deleted), ("DEL h:a", .expired)]
+        for step in first { driver.send(step.line, step.cause) }
+        _ = driver.cut { database.apply($0.tables) }
+        for line in ["HINCRBY h:a other 1", "HINCRBY h:a n 5"] { driver.send(line) }
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0].values.first == [.integer(15), .null])
+    }
+
     @Test("a counter that was read after a flush goes on when its key expires before the cut")
     func readAfterFlush() throws {
         var database = ModelDatabase(mappings: Self.mappings("counters"))

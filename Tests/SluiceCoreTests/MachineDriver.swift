@@ -213,6 +213,23 @@ final class MachineDriver {
         return batch
     }
 
+    /// Loses the server, and has everything committed; whether that comes to its end.
+    func drain(_ apply: (Batch) -> Void) -> Bool {
+        machine.linkLost()
+        machine.drain()
+        for _ in 0..<9 {
+            now += .seconds(1)
+            switch machine.next(now: now) {
+            case .commit(let batch):
+                apply(batch)
+                machine.committed(BatchOutcome(), now: now)
+            case .finish: return true
+            default: break
+            }
+        }
+        return false
+    }
+
     /// Answers what is to be read, and commits, until nothing is due.
     ///
     /// - Parameter value: What each read finds; nil when none is due.

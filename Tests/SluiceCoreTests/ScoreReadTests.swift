@@ -11,10 +11,18 @@ struct ScoreReadTests {
 
     private static func one(_ score: Int) -> ReadValue { .single(Array("\(score)".utf8)) }
 
+    private static func policies(_ removal: RemovalPolicies) -> [TableMapping] {
+        scores.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values, member: $0.member,
+                removal: removal)
+        }
+    }
+
     /// A database with a score of 100, whose key has expired if that is wanted, and a machine that does
-    /// not know it and was told to add 5 twice.
+    /// not know it and was told to add 5, twice if not said otherwise.
     private static func world(
-        outlived: Bool = true,
+        _ scores: [TableMapping] = scores, outlived: Bool = true, adds: Int = 2,
     ) -> (driver: MachineDriver, database: ModelDatabase) {
         var database = ModelDatabase(mappings: scores)
         let first = MachineDriver(scores)
@@ -25,7 +33,7 @@ struct ScoreReadTests {
             _ = first.cut { database.apply($0.tables) }
         }
         let driver = MachineDriver(scores)
-        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        for _ in 0..<adds { driver.send("ZINCRBY z:a 5 m") }
         return (driver, database)
     }
 
@@ -41,15 +49,68 @@ struct ScoreReadTests {
     }
 
     @Test(
-        "what the application removed before the read does not come back",
-        arguments: ["DEL z:a", "RENAME z:a q:b", "ZREM z:a m"])
+        "what the application removed or replaced before the read does not come back",
+        arguments: ["DEL z:a", "RENAME z:a q:b", "ZREM z:a m", "FLUSHALL", "ZADD z:a GT 0 m"])
     func removedBeforeRead(removal: String) throws {
-        var (driver, database) = Self.world()
-        try driver.read(Self.one(7), after: [removal, "ZINCRBY z:a 7 m"])
-        driver.send(removal)
-        driver.send("ZINCRBY z:a 7 m")
+        let deleting = Self.policies(RemovalPolicies(onFlush: .delete))
+        var (driver, database) = Self.world(removal == "FLUSHALL" ? deleting : Self.scores)
+        let add = removal.hasPrefix("ZADD") ? "PING" : "ZINCRBY z:a 7 m"
+        if add == "PING" { driver.send(removal) }
+        try driver.read(Self.one(7), after: add == "PING" ? [] : [removal, add])
+        if add != "PING" { driver.send(removal) }
+        driver.send(add)
         _ = driver.cut { database.apply($0.tables) }
         #expect(database.tables[0][Self.row] == [.real(7)])
+    }
+
+    @Test("a member that was removed before the read goes, though its key expires then")
+    func removedAndMissing() throws {
+        var (driver, database) = Self.world()
+        try driver.read(.missing, type: nil, after: ["ZREM z:a m"], until: ["DEL z:a"])
+        driver.send("ZREM z:a m")
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == nil)
+        #expect(batch?.deadLetters.isEmpty == true)
+    }
+
+    @Test("where what is removed stays, so do its points")
+    func removedAndKept() throws {
+        var (driver, database) = Self.world(Self.policies(RemovalPolicies(onDelete: .keep)))
+        try driver.read(Self.one(7), after: ["ZREM z:a m", "ZINCRBY z:a 7 m"])
+        driver.send("ZREM z:a m")
+        driver.send("ZINCRBY z:a 7 m")
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(117)])
+    }
+
+    @Test("a drain comes to its end, and another instance goes on", arguments: [false, true])
+    func drained(outlived: Bool) throws {
+        for adds in [0, 2] {
+            var (driver, database) = Self.world(outlived: outlived, adds: adds)
+            let total = (outlived ? 0 : 100) + 5 * adds
+            if adds == 0 { driver.lookAgain(Self.row, table: "scores") }
+            try driver.read(Self.one(total + 7), after: ["ZINCRBY z:a 7 m"])
+            var loose: [LooseRow] = []
+            let isDone = driver.drain { batch in
+                database.apply(batch.tables)
+                loose = batch.loose ?? loose
+            }
+            #expect(isDone, "adds: \(adds)")
+            let next = MachineDriver(Self.scores, loose: loose)
+            next.send("ZINCRBY z:a 7 m")
+            for batch in next.settle(Self.one(total + 7)) { database.apply(batch.tables) }
+            #expect(
+                database.tables[0][Self.row] == [.real(107 + Double(5 * adds))], "adds: \(adds)")
+        }
+    }
+
+    @Test("a score that came back while nobody looked is added once it is looked for")
+    func lookedFor() throws {
+        var (driver, database) = Self.world(adds: 0)
+        driver.lookAgain(Self.row, table: "scores")
+        for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+        #expect(database.tables[0][Self.row] == [.real(105)])
     }
 
     @Test("what comes between is added once, though a batch ends before the place of the read")
@@ -103,6 +164,21 @@ struct ScoreReadTests {
         #expect(driver.machine.counters.vanished == 0)
     }
 
+    @Test("what had come back, and is kept in doubt then, starts afresh")
+    func doubtAfterReturn() throws {
+        var (driver, database) = Self.world(adds: 1)
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.kept(0, Self.row) == .back)
+        driver.send("DEL z:b")
+        driver.send("DEL z:a", nil)
+        driver.send("DEL z:b")
+        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        try driver.read(Self.one(10), after: [])
+        driver.send("DEL z:a", .expired)
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(10)])
+    }
+
     @Test("what was kept in doubt starts afresh, though the key goes again before the cut")
     func doubt() {
         var database = Self.world(outlived: false).database
@@ -128,5 +204,38 @@ struct ScoreReadTests {
         next.send("ZINCRBY z:a 1 m")
         for batch in next.settle(nil) { database.apply(batch.tables) }
         #expect(database.tables[0][Self.row] == [.real(111)])
+    }
+
+    @Test("what was written of a score that is still to be read needs no letter when its key goes")
+    func goneAfterCut() throws {
+        var (driver, database) = Self.world(outlived: false)
+        _ = driver.cut(isLate: true) { database.apply($0.tables) }
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(110)])
+        #expect(batch?.deadLetters.isEmpty == true)
+    }
+
+    /// What had made it so may have been anything.
+    @Test(
+        "a score that was to be read before a restart leaves a letter when its key goes",
+        arguments: [nil, 110])
+    func goneAfterRestart(offset: Int64?) {
+        let row = LooseRow(table: "scores", identity: Self.row, offset: offset)
+        let driver = MachineDriver(Self.scores, loose: [row])
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut()
+        #expect(batch?.deadLetters.map(\.code) == ["key.vanished"])
+    }
+
+    @Test("what was read of a score before a restart is not added to")
+    func readBeforeRestart() {
+        let row = LooseRow(table: "scores", identity: Self.row, offset: 120)
+        let driver = MachineDriver(Self.scores, loose: [row])
+        driver.send("ZINCRBY z:a 5 m")
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut()
+        #expect(batch?.deadLetters.map(\.code) == ["key.vanished"])
+        #expect(batch?.tables.allSatisfy { $0.merges.isEmpty } == true)
     }
 }

@@ -67,7 +67,7 @@ public struct ModelComparison {
             guard actual != expected else { return nil }
             if case .real(let found)? = actual?.first, case .real(let score)? = values.first {
                 // Adds that came just before the key went, and could not be read, are rounded together.
-                if score.isNaN || abs(found - score) <= abs(score) * 1e-12 { return nil }
+                if score.isNaN || abs(found - score) <= 4 * score.ulp { return nil }
             }
             return "\(name(mapping, row)) outlived a key: \(actual ?? []), expected \(values)"
         }
