@@ -322,10 +322,7 @@ extension RowBuffer {
         where !tables[table].keys[key].flags.contains(.free) {
             let isMissing = tables[table].keys[key].flags.contains(.missing)
             guard offset > tables[table].keys[key].readOffset || isMissing else {
-                forEachRow(table, key) { buffer, row in
-                    if buffer.tables[table].mapping.isScore { buffer.unspare(table, row) }
-                    buffer.rewrite(table, row)
-                }
+                forEachRow(table, key) { buffer, row in buffer.rewrite(table, row) }
                 continue
             }
             if isMissing { tables[table].keys[key].readOffset = .min }

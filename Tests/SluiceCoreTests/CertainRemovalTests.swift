@@ -111,17 +111,25 @@ struct CertainRemovalTests {
         #expect(Self.members(database, Self.shared) == ["n"])
     }
 
-    @Test("so it does when it is read first, and the stream says then that it was removed")
-    func readBeforeRemoval() throws {
-        var (driver, database) = Self.world(Self.scores, "ZADD z:a 1 old")
+    @Test(
+        "so it does, or is marked, when it is read first, and the stream says then that it was removed",
+        arguments: [RemovalPolicy.delete, .mark("gone_at")])
+    func readBeforeRemoval(policy: RemovalPolicy) throws {
+        let mappings = Self.scores.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values,
+                member: $0.member, removal: RemovalPolicies(onDelete: policy))
+        }
+        let (driver, _) = Self.world(mappings, "ZADD z:a 1 old")
         driver.send("ZPOPMIN z:a")
         let stream = ["DEL z:a", "ZADD z:a 1 m 1 n"]
         try driver.read(Self.page("n"), after: stream)
         for line in stream { driver.send(line) }
         driver.send("DEL z:a", .expired)
-        _ = driver.cut { database.apply($0.tables) }
-        let left = Self.members(database, Self.scores)
-        #expect(left.contains("n") && !left.contains("old"))
+        let changes = try #require(driver.cut()?.tables.first)
+        let rows = policy == .delete ? changes.clears : changes.clearMarks
+        #expect(rows.identities.map(\.key) == [Array("z:a".utf8)])
+        #expect(changes.clearsExcept.identities.contains { $0.member == Array("n".utf8) })
     }
 
     @Test("what outlived an earlier key does not go with it, where tables share names")
