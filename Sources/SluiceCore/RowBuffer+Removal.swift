@@ -142,7 +142,7 @@ extension RowBuffer {
             // So may any that no page said.
             if isAmidPages { takeBackClear(table, key) }
             tables[table].keys[key].flags.remove(.tentative)
-            settleReturns(table, key)
+            settleReturns(table, key, at: offset)
             let kept = noteKept(table, key, cause)
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
@@ -231,7 +231,9 @@ extension RowBuffer {
 
     private mutating func keepAll(_ table: Int, at offset: Int64) {
         for key in tables[table].keys.indices
-        where !tables[table].keys[key].flags.contains(.free) { settleReturns(table, key) }
+        where !tables[table].keys[key].flags.contains(.free) {
+            settleReturns(table, key, at: offset)
+        }
         tables[table].keptTable = .gone
         _ = tables[table].takeTrimmed()
         let isOneRow = tables[table].mapping.isOneRowPerKey

@@ -30,14 +30,14 @@ extension RowBuffer {
     }
 
     /// See ``settleReturn(_:_:)``: of all rows of a key, before what was remembered of it is replaced.
-    mutating func settleReturns(_ table: Int, _ key: Int) {
+    mutating func settleReturns(_ table: Int, _ key: Int, at offset: Int64) {
         guard tables[table].keptTable != nil || !tables[table].keptKeys.isEmpty else { return }
-        forEachRow(table, key) { $0.settleReturn(table, $1) }
+        forEachRow(table, key) { $0.settleReturn(table, $1, at: offset) }
     }
 
     /// Has the change of a row stand for itself that came back after all of its key or table went, now
     /// that it goes once more before a cut: the database is to take it for one of a key that came back.
-    mutating func settleReturn(_ table: Int, _ row: Int) {
+    mutating func settleReturn(_ table: Int, _ row: Int, at offset: Int64 = .max) {
         guard tables[table].kept[Int32(row)] == nil else { return }
         let ofKey = tables[table].keptKeys[tables[table].rows[row].key]
         let wide = (tables[table].mapping.isOneRowPerKey ? nil : ofKey) ?? tables[table].keptTable
@@ -45,7 +45,8 @@ extension RowBuffer {
         let state = tables[table].rows[row]
         switch state.shape {
         case .merge: settleMerge(table, row, wide)
-        case .value where state.flags.contains(.spared) && wide == .gone: settleSpared(table, row)
+        case .value where state.flags.contains(.spared) && wide == .gone:
+            settleSpared(table, row, at: offset)
         // What was kept in doubt starts afresh.
         case .value where tables[table].mapping.isScore: unspare(table, row)
         case .opaque where state.flags.contains(.spared) && tables[table].mapping.isScore:
@@ -63,15 +64,15 @@ extension RowBuffer {
     }
 
     // A total that was read, of a key to which nothing came but adds since it came back.
-    private mutating func settleSpared(_ table: Int, _ row: Int) {
-        guard let spared = tables[table].spared[Int32(row)], spared.pending == nil, !spared.isAnew,
-            !spared.isBroken || tables[table].mapping.isScore
+    private mutating func settleSpared(_ table: Int, _ row: Int, at offset: Int64) {
+        guard let spared = tables[table].spared[Int32(row)], spared.pending == nil, !spared.isAnew
         else { return }
+        // It goes before the read, which is of a key that is still to come.
+        let isNewer = spared.isBroken || offset <= tables[table].rows[row].readOffset
         let sum: Cell
         switch tables[table].cells[tables[table].place(row, 0)] {
-        // It went once more before the read: what was counted is all that is known.
-        case .real where spared.isBroken: sum = .addReal(spared.real)
-        case .integer(let total) where total == spared.delta: sum = .add(total)
+        case .real where isNewer: sum = .addReal(spared.real)
+        case .integer(let total) where !isNewer && total == spared.delta: sum = .add(total)
         case .real(let total) where total == spared.real: sum = .addReal(total)
         default: return
         }
@@ -79,6 +80,8 @@ extension RowBuffer {
         tables[table].spared[Int32(row)] = nil
         makeMerge(table, row, isAdd: true)
         tables[table].set(row, 0, sum)
+        // From here on the stream says everything.
+        if isNewer { tables[table].rows[row].readOffset = .min }
     }
 
     private mutating func settleMerge(_ table: Int, _ row: Int, _ wide: Kept) {
@@ -115,6 +118,21 @@ extension RowBuffer {
             let pending = tables[table].pendingTotals[Int32(row)]
         else { return }
         tables[table].spared[Int32(row), default: Spared()].pending = pending
+    }
+
+    /// Whether a row goes with all that a read of its key did not find, unless it outlived an earlier key.
+    @inline(__always)
+    func isUnseen(_ table: Int, _ row: Int) -> Bool {
+        let key = Int(tables[table].rows[row].key)
+        return tables[table].keys[key].flags.isSuperset(of: [.cleared, .swept])
+            && !tables[table].isWiped && !tables[table].rows[row].flags.contains(.dirty)
+    }
+
+    /// See ``spare(_:_:)``: what came of it since its key came back goes first.
+    mutating func spareAnew(_ table: Int, _ row: Int) {
+        spare(table, row)
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].isAnew = true
     }
 
     /// Adds a double to a cell that ``beginMerge(_:_:)`` made ready: on an unknown value only once,

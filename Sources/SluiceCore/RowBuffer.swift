@@ -117,9 +117,11 @@ struct RowBuffer: ~Copyable {
         case .absent, .missing:
             let isLooked =
                 shape == .missing && tables[table].rows[row].flags.contains(.swept)
+            let isUnseen = shape == .absent && isUnseen(table, row)
             beginPut(table, row)
             // It was looked for in vain: its key came back with this.
             if isLooked, isAdd { spare(table, row) }
+            if isUnseen, isAdd { spareAnew(table, row) }
             return true
         case .opaque:
             if !isAdd { unspare(table, row) }
@@ -135,17 +137,17 @@ struct RowBuffer: ~Copyable {
             if tables[table].isWiped
                 || !tables[table].keys[key].flags.isDisjoint(with: [.cleared, .missing])
             {
+                let isUnseen = isUnseen(table, row)
                 beginPut(table, row)
+                if isUnseen, isAdd { spareAnew(table, row) }
                 return true
             }
             // It was looked for in vain, or was removed: its key came back with this.
             if tables[table].rows[row].flags.contains(.swept) {
                 let isRemoved = tables[table].rows[row].flags.contains(.removed)
                 beginPut(table, row)
-                if isAdd { spare(table, row) }
-                if isRemoved, tables[table].rows[row].flags.contains(.spared) {
-                    tables[table].spared[Int32(row), default: Spared()].isAnew = true
-                }
+                guard isAdd else { return true }
+                if isRemoved { spareAnew(table, row) } else { spare(table, row) }
                 return true
             }
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {

@@ -164,6 +164,72 @@ struct ScoreReadTests {
         #expect(driver.machine.counters.vanished == 0)
     }
 
+    /// The changes between are in what was read, and what was read is of the last key.
+    @Test(
+        "a key that goes twice before the place of the read keeps every point, and what is read of the last",
+        arguments: ["FLUSHALL", "DEL z:a"])
+    func twiceBeforeRead(removal: String) throws {
+        var (driver, database) = Self.world(outlived: false)
+        let stream = [removal, "ZINCRBY z:a 2 m", removal, "ZINCRBY z:a 3 m"]
+        try driver.read(Self.one(3), after: stream)
+        for line in stream { driver.send(line, .expired) }
+        for batch in driver.settle(Self.one(3)) { database.apply(batch.tables) }
+        #expect(database.tables[0][Self.row] == [.real(115)])
+        #expect(driver.machine.counters.vanished == 0)
+    }
+
+    @Test("a key that goes before the place of a read of as many points as were counted")
+    func sameSum() throws {
+        var database = Self.world(outlived: false).database
+        let driver = MachineDriver(Self.scores)
+        driver.send("DEL z:a", .expired)
+        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        try driver.read(Self.one(10), after: ["DEL z:a", "ZINCRBY z:a 10 m"])
+        driver.send("DEL z:a", .expired)
+        driver.send("ZINCRBY z:a 10 m")
+        for batch in driver.settle(Self.one(10)) { database.apply(batch.tables) }
+        #expect(database.tables[0][Self.row] == [.real(120)])
+    }
+
+    @Test(
+        "what outlived its key goes on, though the key that came is trimmed before it comes back",
+        arguments: [false, true])
+    func trimmed(isKnown: Bool) throws {
+        var database = ModelDatabase(mappings: Self.scores)
+        let first = MachineDriver(Self.scores)
+        first.send("ZADD z:a 100 m")
+        _ = first.cut { database.apply($0.tables) }
+        first.send("DEL z:a", .expired)
+        _ = first.cut { database.apply($0.tables) }
+        let driver = isKnown ? first : MachineDriver(Self.scores)
+        driver.send("ZADD z:a 1 n")
+        driver.send("ZADD z:a 2 o")
+        driver.send("ZPOPMIN z:a")
+        let rest = ReadValue.page([Array("o".utf8), Array("2".utf8)], next: Array("0".utf8))
+        try driver.read(rest, after: [])
+        driver.send("ZINCRBY z:a 5 m")
+        driver.send("ZINCRBY z:a 7 n")
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(105)])
+        let trimmed = RowIdentity(key: Self.row.key, member: Array("n".utf8))
+        #expect(database.tables[0][trimmed] == [.real(7)])
+    }
+
+    @Test("what came back and is trimmed starts afresh")
+    func trimmedAfterReturn() throws {
+        var (driver, database) = Self.world()
+        try driver.read(Self.one(10), after: [])
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(110)])
+        driver.send("ZADD z:a 20 o")
+        driver.send("ZPOPMIN z:a")
+        let rest = ReadValue.page([Array("o".utf8), Array("20".utf8)], next: Array("0".utf8))
+        try driver.read(rest, after: [])
+        driver.send("ZINCRBY z:a 5 m")
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][Self.row] == [.real(5)])
+    }
+
     @Test("what had come back, and is kept in doubt then, starts afresh")
     func doubtAfterReturn() throws {
         var (driver, database) = Self.world(adds: 1)

@@ -22,14 +22,14 @@ public enum FoldingWorld {
         machine.learn(ModelTraffic.descriptions(saysTypes: seed % 3 > 0))
         machine.linkResynchronised(
             Position(history: redis.history, offset: redis.offset, database: 0))
-        settle(&machine, &database, redis)
+        settle(&machine, &database, &redis)
         machine.causesHeard(from: redis.offset, history: redis.history)
         for _ in 0..<80 {
             traffic.run(on: &redis, random: &random)
             receive(redis, &machine)
-            if isCutEachTime { settle(&machine, &database, redis) }
+            if isCutEachTime { settle(&machine, &database, &redis) }
         }
-        settle(&machine, &database, redis)
+        settle(&machine, &database, &redis)
         let differences = ModelComparison(mappings: ModelTraffic.mappings).differences(
             database, redis.databases, loose: database.loose,
             strays: database.checkpoint.strays, isCertain: true,
@@ -49,7 +49,8 @@ public enum FoldingWorld {
     }
 
     private static func settle(
-        _ machine: inout PipelineMachine, _ database: inout ModelDatabase, _ redis: ModelRedis,
+        _ machine: inout PipelineMachine, _ database: inout ModelDatabase,
+        _ redis: inout ModelRedis,
     ) {
         var now = Duration.zero
         for _ in 0..<1_000 {
@@ -62,6 +63,7 @@ public enum FoldingWorld {
                 }
                 machine.committed(BatchOutcome(), now: now)
             case .read(let items):
+                redis.noteReads(items, hasStrays: !database.checkpoint.strays.isEmpty)
                 let results = items.map { redis.read($0, database: $0.database) }
                 machine.readFinished(
                     results, offset: redis.offset, until: redis.offset, history: redis.history,

@@ -25,9 +25,54 @@ public struct ModelComparison {
                     table, database, databases[mappings[table].database], loose,
                     // Where a name is of one type and then of another before either is read, rows that
                     // outlived a key may go with what a command seems to replace.
-                    isCertain && !(isFar && isShared(table)))
+                    isCertain && !(isFar && isShared(table)), hasVanished)
         } + totals(database, databases[0], loose, isCertain && !hasVanished)
             + sums(database, databases[0], loose, isCertain && !hasVanished)
+            + mappings.indices.flatMap { table in
+                scores(
+                    table, database, databases[mappings[table].database], loose,
+                    isCertain && !hasVanished && !strays.contains(mappings[table].name)
+                        && !(isFar && isShared(table)))
+            }
+    }
+
+    // What is added one by one, and what is added together, may be rounded differently.
+    private func isScore(_ found: ModelDatabase.Stored?, _ expected: ModelDatabase.Stored?) -> Bool
+    {
+        guard case .real(let found)? = found, case .real(let expected)? = expected else {
+            return false
+        }
+        return expected.isNaN || abs(found - expected) <= 1e-9
+    }
+
+    /// Scores that outlived their keys and came back by an add have what they had, and what was added.
+    private func scores(
+        _ table: Int, _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, _ loose: [LooseRow],
+        _ isCertain: Bool,
+    ) -> [String] {
+        let mapping = mappings[table]
+        guard isCertain, mapping.isScore, mapping.removal.onExpire == .keep else { return [] }
+        let free = Set(
+            loose.filter { $0.table == mapping.name }.map(\.identity.key)
+                + database.deadLetters.filter { $0.table == mapping.name }.map(\.identity.key)
+        ).union(database.everRefused).union(database.everVanished)
+        var found: [String] = []
+        for (key, members) in keys.scoresBeyond {
+            let bytes = Array(key.utf8)
+            guard mapping.keys.matches(bytes.span), !free.contains(bytes),
+                case .sortedSet(let scores)? = keys.values[key]
+            else { continue }
+            for (member, beyond) in members {
+                guard let score = scores[member] else { continue }
+                let row = RowIdentity(key: bytes, member: Array(member.utf8))
+                let actual = database.tables[table][row]
+                guard !isScore(actual?.first, .real(score + beyond)) else { continue }
+                found.append(
+                    "\(name(mapping, row)) outlived a key: \(actual ?? []), "
+                        + "expected \(score) and \(beyond)")
+            }
+        }
+        return found
     }
 
     private func isShared(_ table: Int) -> Bool {
@@ -37,7 +82,7 @@ public struct ModelComparison {
     /// Rows that outlived their keys stay as they were while only keys of other types have the name.
     private func outlived(
         _ table: Int, _ database: ModelDatabase, _ keys: ModelRedis.Keyspace, _ loose: [LooseRow],
-        _ isCertain: Bool,
+        _ isCertain: Bool, _ hasVanished: Bool,
     ) -> [String] {
         let mapping = mappings[table]
         guard isCertain, mapping.removal.onExpire == .keep, mapping.type != .stream else {
@@ -54,6 +99,7 @@ public struct ModelComparison {
             if free.contains(key) || database.everRefused.contains(key) { continue }
             // Nobody knows what it had then, and a key that came back ended the letter.
             if hasMembers, database.everVanished.contains(key) { continue }
+            if mapping.isScore, hasVanished, keys.returned.contains(name) { continue }
             gone.values[name.key] = value
             gone.deadlines[name.key] = keys.outlivedDeadlines[name.key]
         }
@@ -65,10 +111,7 @@ public struct ModelComparison {
             // A deadline that comes to an unknown row, whose key goes before it is read, is let be.
             if let deadline = mapping.deadline, let actual { expected[deadline] = actual[deadline] }
             guard actual != expected else { return nil }
-            if case .real(let found)? = actual?.first, case .real(let score)? = values.first {
-                // Adds that came just before the key went, and could not be read, are rounded together.
-                if score.isNaN || abs(found - score) <= 4 * score.ulp { return nil }
-            }
+            if isScore(actual?.first, values.first) { return nil }
             return "\(name(mapping, row)) outlived a key: \(actual ?? []), expected \(values)"
         }
     }

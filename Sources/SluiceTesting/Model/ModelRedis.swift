@@ -53,17 +53,22 @@ public struct ModelRedis {
         /// The deadlines that they had.
         public private(set) var outlivedDeadlines: [String: Int64] = [:]
         /// The members that such keys had, of sets and sorted sets, each until a key of the name has it
-        /// again, or the application removes one or stores it as a whole. A score is not a number if it
-        /// is not known what the row has.
+        /// again, or the application removes one or stores it as a whole. Scores are those of the rows;
+        /// one is not a number if nobody knows it.
         public private(set) var left: [Outlived: Value] = [:]
         /// What hashes have in `n` beyond their keys, which came back by an add.
         public private(set) var sums: [String: Int] = [:]
         /// What hashes had in `n` when they went by themselves, each until something comes to the name.
         public private(set) var sumsLeft: [String: Int] = [:]
+        /// What the rows of scores have beyond their keys, by key and member, because they outlived
+        /// earlier ones and came back by an add.
+        public private(set) var scoresBeyond: [String: [String: Double]] = [:]
+        /// Scores of which a change does not say what they are, each until it is read.
+        private var unsaid: Set<[String]> = []
         /// Hashes that were read while they had more.
         private var unknownSums: Set<String> = []
         /// Those that came back: what is added then goes on top of their rows, which have more than Redis.
-        private var returned: Set<Outlived> = []
+        public private(set) var returned: Set<Outlived> = []
         /// Keys that went by themselves in the command that is running.
         var removed: [String: RemovalCause] = [:]
 
@@ -114,9 +119,38 @@ public struct ModelRedis {
             unknownSums.remove(key)
         }
 
-        /// Notes that a hash is read: what its row has beyond it ends, if what is read is still wanted.
-        mutating func noteRead(_ key: String) {
+        /// Notes what comes to a score, before it does: an add goes on top of what its row has.
+        mutating func noteScore(
+            _ key: String, _ member: String, isAdd: Bool, isSaid: Bool = true,
+        ) {
+            if !isSaid { unsaid.insert([key, member]) }
+            guard isAdd else {
+                scoresBeyond[key]?[member] = nil
+                return
+            }
+            if case .sortedSet(let scores)? = values[key], scores[member] != nil { return }
+            guard case .sortedSet(let old)? = left[Outlived(key: key, type: .sortedSet)] else {
+                return
+            }
+            scoresBeyond[key, default: [:]][member] = old[member]
+        }
+
+        /// Notes that a hash is read, or all of a sorted set: what rows have beyond it ends, if what is
+        /// read is still wanted.
+        ///
+        /// - Parameter replaces: Whether what is read of a member replaces its row.
+        mutating func noteRead(_ item: ReadItem, replaces: Bool) {
+            let key = String(decoding: item.key, as: UTF8.self)
             if sums.removeValue(forKey: key) != nil { unknownSums.insert(key) }
+            switch item.target {
+            case .members: scoresBeyond[key] = scoresBeyond[key]?.mapValues { _ in .nan }
+            case .member(let bytes):
+                let member = String(decoding: bytes, as: UTF8.self)
+                let isUnsaid = unsaid.remove([key, member]) != nil
+                guard isUnsaid || replaces, scoresBeyond[key]?[member] != nil else { return }
+                scoresBeyond[key]?[member] = .nan
+            default: break
+            }
         }
 
         /// Notes that what is there now is of no key that is gone.
@@ -137,8 +171,8 @@ public struct ModelRedis {
             switch (left[name], value) {
             case (.set(let old)?, .set(let new)): left[name] = .set(old.union(new))
             case (_, .sortedSet(let new)):
-                // What was added to a score that came back went on top of what the row had.
-                let scores = returned.contains(name) ? new.mapValues { _ in .nan } : new
+                let beyond = scoresBeyond.removeValue(forKey: name.key) ?? [:]
+                let scores = new.merging(beyond.filter { new[$0.key] != nil }, uniquingKeysWith: +)
                 guard case .sortedSet(let old)? = left[name] else {
                     left[name] = .sortedSet(scores)
                     return
@@ -161,6 +195,7 @@ public struct ModelRedis {
             {
                 left[name] = nil
             }
+            scoresBeyond[key] = nil
         }
 
         /// Loses all keys by a flush; their rows stay.
@@ -272,11 +307,13 @@ public struct ModelRedis {
     }
 
     /// Notes that keys are read.
-    mutating func noteReads(_ items: [ReadItem]) {
+    ///
+    /// - Parameter hasStrays: Whether tables may have rows without a key: what is read of a score of
+    ///   theirs replaces it.
+    mutating func noteReads(_ items: [ReadItem], hasStrays: Bool) {
         for item in items {
-            let key = String(decoding: item.key, as: UTF8.self)
-            databases[item.database].noteRead(key)
-            snapshots[offset]?[item.database].noteRead(key)
+            databases[item.database].noteRead(item, replaces: hasStrays)
+            snapshots[offset]?[item.database].noteRead(item, replaces: hasStrays)
         }
     }
 

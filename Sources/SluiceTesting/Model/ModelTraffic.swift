@@ -208,20 +208,25 @@ public struct ModelTraffic {
             guard let lowest = scores.min(by: { ($0.value, $0.key) < ($1.value, $1.key) })
             else { return [] }
             scores[lowest.key] = nil
+            keys.noteScore(key, lowest.key, isAdd: false)
             return [["ZPOPMIN", key]]
         case 0:
             guard scores.removeValue(forKey: member) != nil else { return [] }
+            keys.noteScore(key, member, isAdd: false)
             return [["ZREM", key, member]]
         case 1:
             guard scores[member].map({ $0 < score }) ?? true else { return [] }
             scores[member] = score
+            keys.noteScore(key, member, isAdd: false, isSaid: false)
             return [["ZADD", key, "GT", "\(score)", member]]
         case 2, 3:
             scores[member] = (scores[member] ?? 0) + score
+            keys.noteScore(key, member, isAdd: true)
             return [["ZINCRBY", key, "\(score)", member]]
         default:
             guard scores[member] != score else { return [] }
             scores[member] = score
+            keys.noteScore(key, member, isAdd: false)
             return [["ZADD", key, "\(score)", member]]
         }
     }

@@ -167,7 +167,7 @@ public struct SimulatedWorld: ~Copyable {
                 return machine.readFailed(now: now, pause: .milliseconds(5))
             }
             note("read")
-            redis.noteReads(items)
+            redis.noteReads(items, hasStrays: !database.checkpoint.strays.isEmpty)
             let results = items.map { redis.read($0, database: $0.database) }
             machine.readFinished(
                 results, offset: redis.offset, until: redis.offset, history: redis.history, now: now
