@@ -4,6 +4,8 @@ extension Interpreter {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         buffer.tables[table].rows[row].flags.insert(.setAside)
         buffer.notePending(table, row, letter.pending(mappings[table]))
+        let sum = letter.operation == .merge ? letter.addedScore(mappings[table]) : nil
+        buffer.noteLetterSum(table, row, sum)
         if mappings[table].type == .stream {
             buffer.tables[table].rows[row].flags.insert(.mistyped)
         }
@@ -13,6 +15,7 @@ extension Interpreter {
     mutating func refuse(_ letter: DeadLetter) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         let before = buffer.tables[table].pendingTotals[Int32(row)]
+        let wasSpared = buffer.tables[table].rows[row].flags.contains(.spared)
         restore(letter)
         let pending = buffer.tables[table].pendingTotals[Int32(row)]
         let shape = buffer.tables[table].rows[row].shape
@@ -34,7 +37,7 @@ extension Interpreter {
             buffer.lookAgain(table, row)
         }
         // What was to be added to a score is in no value that comes later, and so goes with the next one.
-        if letter.operation == .merge, let sum = letter.addedScore(mappings[table]) {
+        if wasSpared, let sum = buffer.tables[table].letterSums[Int32(row)] {
             buffer.noteSpared(table, row, sum)
         }
         // It was to go with its key while this was on its way: that ends the letter.
@@ -53,5 +56,6 @@ extension Interpreter {
         if isBaselineRunning { buffer.noteUnseenLetter(table, row) }
         buffer.tables[table].rows[row].flags.remove(.setAside)
         buffer.notePending(table, row, nil)
+        buffer.noteLetterSum(table, row, nil)
     }
 }

@@ -235,17 +235,15 @@ extension Interpreter {
             guard mappings[table].isOneRowPerKey else { return }
             let row = Int(buffer.tables[table].keys[slot].first)
             buffer.noteRestored(table, row)
-            guard let offset = loose.offset else { return }
+            guard let offset = loose.offset else {
+                return buffer.spareRestored(table, row)
+            }
             buffer.tables[table].rows[row].readOffset = offset
             buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
         } else if let (table, row) = slot(loose.table, loose.identity) {
             buffer.makeOpaque(table, row, isOwn: false)
             buffer.noteRestored(table, row)
-            if mappings[table].isScore, loose.offset == nil {
-                buffer.spare(table, row)
-                // What was to be added to it before is not known.
-                buffer.tables[table].spared[Int32(row)] = nil
-            }
+            if loose.offset == nil { buffer.spareRestored(table, row) }
         }
     }
 

@@ -23,9 +23,14 @@ extension RowBuffer {
     ) -> CutRows {
         var result = CutRows()
         putOffUntil = .min
-        let open = closeScores(at: offset)
-        for table in tables.indices where tables[table].hasDirty {
+        for table in tables.indices {
+            let sums = takeSums(table, at: offset, isLast: isLast)
+            guard tables[table].hasDirty || !sums.isEmpty else { continue }
             var builder = TableCut(mapping: tables[table].mapping, table: table)
+            for (row, sum) in sums {
+                builder.add(sum, to: row, of: tables[table])
+                endLetter(table, row)
+            }
             for row in tables[table].takeDirtyRows() {
                 take(Int(row), of: table, offset: offset, isLast: isLast, into: &builder)
             }
@@ -33,10 +38,6 @@ extension RowBuffer {
             takeAppended(of: table, into: &builder)
             takeTable(table, into: &builder)
             builder.finish(into: &result)
-        }
-        for (table, row) in open {
-            makeOpaque(table, row, isOwn: false)
-            spare(table, row)
         }
         for table in whole { rereadTrimmed(table) }
         result.loose = looseRows(at: offset)
@@ -67,9 +68,9 @@ extension RowBuffer {
             return
         }
         if tables[table].rows[row].isSparedOpen(at: offset) {
-            guard isLast else { return touch(table, row) }
-            // What comes up to the read is never counted, and all that was read is not what was added.
-            tables[table].spared[Int32(row), default: Spared()].isBroken = true
+            if isLast { return readOnceMore(table, row) }
+            putOffUntil = max(putOffUntil, tables[table].rows[row].readOffset)
+            return touch(table, row)
         }
         if isLeavingLetter(table, row) {
             let key = Int(tables[table].rows[row].key)
@@ -88,6 +89,7 @@ extension RowBuffer {
             }
         } else {
             tables[table].rows[row].flags.remove(.setAside)
+            if !tables[table].letterSums.isEmpty { tables[table].letterSums[Int32(row)] = nil }
         }
         tables[table].rows[row].misfit = nil
         settle(row, of: table)

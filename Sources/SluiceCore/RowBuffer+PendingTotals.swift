@@ -39,14 +39,24 @@ extension RowBuffer {
     mutating func discardPending(_ choice: LetterChoice) {
         for table in tables.indices
         where choice.table ?? tables[table].mapping.name == tables[table].mapping.name {
-            for slot in Array(tables[table].pendingTotals.keys) {
+            for slot in Array(tables[table].pendingTotals.keys)
+                + Array(tables[table].letterSums.keys)
+            {
                 let key = tables[table].keys[Int(tables[table].rows[Int(slot)].key)].bytes
-                if choice.key ?? key == key { endPending(table, slot) }
+                guard choice.key ?? key == key else { continue }
+                endPending(table, slot)
+                tables[table].letterSums[slot] = nil
             }
         }
     }
 
-    private mutating func endPending(_ table: Int, _ slot: Int32) {
+    /// Notes what a dead letter says that was to be added to a score.
+    mutating func noteLetterSum(_ table: Int, _ row: Int, _ sum: Double?) {
+        guard sum != nil || !tables[table].letterSums.isEmpty else { return }
+        tables[table].letterSums[Int32(row)] = sum
+    }
+
+    mutating func endPending(_ table: Int, _ slot: Int32) {
         tables[table].pendingTotals[slot] = nil
         tables[table].spared[slot]?.pending = nil
     }
@@ -95,6 +105,9 @@ extension RowBuffer {
         makeOpaque(table, row, isOwn: false)
         switch cell {
         case .add(let delta):
+            spare(table, row)
+            noteSpared(table, row, delta)
+        case .addReal(let delta):
             spare(table, row)
             noteSpared(table, row, delta)
         // A deadline says nothing of the value.

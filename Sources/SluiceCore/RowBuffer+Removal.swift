@@ -85,8 +85,8 @@ extension RowBuffer {
         let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
         tables[table].rows[row].flags.remove(.swept)
         let isScore = tables[table].mapping.isScore
-        // What had made a score opaque before this instance started, nobody knows.
-        let isUnknown = isScore && !isSwept && tables[table].spared[Int32(row)] == nil
+        // What had made it opaque before this instance started, nobody knows.
+        let isUnknown = !isSwept && tables[table].spared[Int32(row)]?.isUnknown == true
         if tables[table].rows[row].flags.contains(.spared), !isUnknown {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
@@ -147,7 +147,7 @@ extension RowBuffer {
             forEachRow(table, key) { buffer, row in
                 let state = buffer.tables[table].rows[row]
                 guard offset > state.readOffset || state.shape == .missing else {
-                    return buffer.sparedNewer(table, row)
+                    return buffer.sparedNewer(table, row, kept)
                 }
                 // From here on the stream says everything.
                 if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
@@ -281,7 +281,7 @@ extension RowBuffer {
                 } else if isOlder, isRowOlder {
                     buffer.keepWithKey(table, row, .gone)
                 } else if state.readOffset >= start {
-                    buffer.sparedNewer(table, row)
+                    buffer.sparedNewer(table, row, .gone)
                 }
             }
             if isUnread { vanish(table, key) }

@@ -108,9 +108,11 @@ extension RowBuffer {
         let mapping = tables[table].mapping
         guard isExact, mapping.isCounter || mapping.isScore, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
-        // None says that nobody knows what was added.
         if mapping.isScore, tables[table].spared[Int32(row)] == nil {
-            tables[table].spared[Int32(row)] = Spared()
+            // What a letter says that was to be added goes with what comes.
+            let isSetAside = tables[table].rows[row].flags.contains(.setAside)
+            let sum = isSetAside ? tables[table].letterSums[Int32(row)] : nil
+            tables[table].spared[Int32(row)] = Spared(real: sum ?? 0)
         }
         // A letter on its way to the database is in what is on its way.
         guard !tables[table].pendingTotals.isEmpty,
@@ -133,6 +135,13 @@ extension RowBuffer {
         spare(table, row)
         guard tables[table].rows[row].flags.contains(.spared) else { return }
         tables[table].spared[Int32(row), default: Spared()].isAnew = true
+    }
+
+    /// See ``spare(_:_:)``: of a row that was to be read when this instance started.
+    mutating func spareRestored(_ table: Int, _ row: Int) {
+        spare(table, row)
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].isUnknown = true
     }
 
     /// Adds a double to a cell that ``beginMerge(_:_:)`` made ready: on an unknown value only once,
@@ -183,10 +192,14 @@ extension RowBuffer {
     }
 
     /// Notes that a row was read after all of its key or table went: it is of a key that came back.
-    mutating func sparedNewer(_ table: Int, _ row: Int) {
+    ///
+    /// - Parameter kept: How the rest is remembered.
+    mutating func sparedNewer(_ table: Int, _ row: Int, _ kept: Kept) {
         if tables[table].rows[row].flags.contains(.spared) {
             guard tables[table].mapping.isScore else { return breakSpared(table, row) }
             tables[table].spared[Int32(row), default: Spared()].isBroken = true
+            // What was kept in doubt starts afresh.
+            if kept == .doubtful { tables[table].spared[Int32(row)]?.real = 0 }
             return
         }
         let shape = tables[table].rows[row].shape
@@ -200,43 +213,80 @@ extension RowBuffer {
 
     /// Notes that the application removed a member before the place at which it was read.
     mutating func removeBeforeRead(_ table: Int, _ row: Int) {
-        guard tables[table].rows[row].flags.contains(.spared) else { return }
         if tables[table].rows[row].shape == .missing {
             // From here on the stream says everything.
             tables[table].rows[row].readOffset = .min
+            return remove(table, row, .deleted)
+        }
+        guard tables[table].rows[row].flags.contains(.spared) else { return }
+        if tables[table].mapping.removal.onDelete == .keep {
+            // What was read is of one that is still to come.
+            let sum = tables[table].spared[Int32(row)]?.real ?? 0
+            unspare(table, row)
+            tables[table].rows[row].readOffset = .min
+            tables[table].fill(row, with: .unchanged)
+            makeMerge(table, row, isAdd: true)
+            tables[table].set(row, 0, .addReal(sum))
+            touch(table, row)
             remove(table, row, .deleted)
-        } else if tables[table].mapping.removal.onDelete == .keep {
-            tables[table].spared[Int32(row), default: Spared()].isBroken = true
         } else {
             unspare(table, row)
         }
     }
 
-    /// Has written what was added to scores that are still to be read, or were read beyond a cut: what is
-    /// read later, after a gap or a restart, may be of a key that came back.
+    /// Takes what was added to rows that are still to be read, or were read beyond a cut: the database
+    /// has it then, whatever a gap, a restart or the end of their keys makes of the read.
     ///
-    /// - Returns: The rows, which are to be read after that.
-    mutating func closeScores(at offset: Int64) -> [(table: Int, row: Int)] {
-        var open: [(table: Int, row: Int)] = []
-        for table in tables.indices where tables[table].mapping.isScore && !tables[table].isShared {
-            for (slot, spared) in tables[table].spared where spared.real != 0 {
-                let state = tables[table].rows[Int(slot)]
-                let isOpen = state.shape == .opaque || state.isSparedOpen(at: offset)
-                if isOpen, state.flags.isDisjoint(with: [.setAside, .gone]) {
-                    open.append((table, Int(slot)))
-                }
-            }
+    /// - Parameter isLast: Whether what dead letters say that was to be added goes along.
+    mutating func takeSums(
+        _ table: Int, at offset: Int64, isLast: Bool,
+    ) -> [(row: Int, sum: Cell)] {
+        guard !tables[table].spared.isEmpty, !tables[table].isWiped else { return [] }
+        var sums: [(row: Int, sum: Cell)] = []
+        for (slot, spared) in tables[table].spared where spared.hasSum && !spared.isAnew {
+            let state = tables[table].rows[Int(slot)]
+            let isUnread = state.shape == .opaque || state.shape == .missing
+            guard isUnread || state.isSparedOpen(at: offset), state.flags.contains(.spared),
+                !state.flags.contains(.gone),
+                !tables[table].keys[Int(state.key)].flags.contains(.cleared),
+                let sum = self.sum(table, slot, spared, isLast: isLast)
+            else { continue }
+            sums.append((Int(slot), sum))
+            tables[table].spared[slot]?.delta = 0
+            tables[table].spared[slot]?.real = 0
         }
-        for (table, row) in open {
-            let sum = tables[table].spared[Int32(row)]?.real ?? 0
-            leaveOpaque(table, row)
-            unspare(table, row)
-            tables[table].fill(row, with: .unchanged)
-            tables[table].rows[row].readOffset = .min
-            makeMerge(table, row, isAdd: true)
-            tables[table].set(row, 0, .addReal(sum))
-            touch(table, row)
+        return sums
+    }
+
+    private func sum(_ table: Int, _ slot: Int32, _ spared: Spared, isLast: Bool) -> Cell? {
+        let isSetAside = tables[table].rows[Int(slot)].flags.contains(.setAside)
+        guard !isSetAside || isLast else { return nil }
+        if tables[table].mapping.isScore {
+            return isSetAside && tables[table].letterSums[slot] == nil
+                ? nil : .addReal(spared.real)
         }
-        return open
+        return switch spared.pending {
+        case nil: isSetAside ? nil : .add(spared.delta)
+        case .add(let sum): .add(sum &+ spared.delta)
+        // What the row was to be may not be all that it was to be.
+        case .total: nil
+        }
+    }
+
+    /// Notes that what a dead letter says is on its way once more.
+    mutating func endLetter(_ table: Int, _ row: Int) {
+        guard tables[table].rows[row].flags.contains(.setAside) else { return }
+        tables[table].rows[row].flags.remove(.setAside)
+        tables[table].letterSums[Int32(row)] = nil
+        endPending(table, Int32(row))
+    }
+
+    /// Has a row read again that was read beyond the end of the stream.
+    mutating func readOnceMore(_ table: Int, _ row: Int) {
+        let spared = tables[table].spared[Int32(row)]
+        tables[table].rows[row].readOffset = .min
+        makeOpaque(table, row, isOwn: false)
+        tables[table].rows[row].flags.insert(.spared)
+        tables[table].spared[Int32(row)] = spared
     }
 }

@@ -112,11 +112,11 @@ extension RowBuffer {
         switch policy {
         case .keep, nil:
             takeBackClear(table, key)
-            noteKept(table, key, cause)
+            let kept = noteKept(table, key, cause)
             let start = tables[table].keys[key].readOffset
             forEachRow(table, key) { buffer, row in
                 guard buffer.tables[table].rows[row].readOffset < start else {
-                    return buffer.sparedNewer(table, row)
+                    return buffer.sparedNewer(table, row, kept)
                 }
                 // It stays with the others.
                 guard buffer.tables[table].rows[row].shape == .untouched else { return }

@@ -152,7 +152,8 @@ struct RowBuffer: ~Copyable {
             }
             if tables[table].readsUnknown || tables[table].rows[row].isDoubtful {
                 makeOpaque(table, row)
-                if isAdd, tables[table].mapping.isCounter { spare(table, row) }
+                let isKnown = tables[table].mapping.isCounter || !tables[table].readsUnknown
+                if isAdd, isKnown { spare(table, row) }
                 return false
             }
             makeMerge(table, row, isAdd: isAdd)

@@ -31,6 +31,8 @@ struct TableBuffer {
     var isWiped = false
     /// What was added to rows that are read, in case they outlived their keys.
     var spared: [Int32: Spared] = [:]
+    /// What dead letters say that was to be added to scores.
+    var letterSums: [Int32: Double] = [:]
     /// What was to be added to rows, and stands only in their dead letters.
     var pendingTotals: [Int32: PendingTotal] = [:]
     /// Hashes that are read page by page.
@@ -301,9 +303,16 @@ struct Spared {
     var pending: PendingTotal?
     /// Whether its key went once more meanwhile, so that what is read is not all that was added.
     var isBroken = false
+    /// Whether it was still to be read when this instance started: what had changed it nobody knows.
+    var isUnknown = false
     /// Whether its name was removed before that: what the row had then is no total that goes on, unless
     /// the database remembers that it had outlived its key.
     var isAnew = false
+}
+
+extension Spared {
+    /// Whether something was added that is still to be written.
+    var hasSum: Bool { delta != 0 || real != 0 }
 }
 
 /// Entries of streams that wait for a cut.

@@ -47,6 +47,17 @@ struct TableCut {
         }
     }
 
+    /// Adds what was added to a row that is still to be read.
+    mutating func add(_ sum: Cell, to row: Int, of table: borrowing TableBuffer) {
+        let identity = RowIdentity(
+            key: table.keys[Int(table.rows[row].key)].bytes, member: table.rows[row].member)
+        var cells = [Cell](repeating: .unchanged, count: table.width)
+        cells[0] = sum
+        // No row has a name that does not fit.
+        try? merge(identity, cells[...], isUpsert: true, beginsWithAdd: mapping.canKeep)
+        if table.rows[row].flags.contains(.setAside) { revived.append(letter(identity, nil)) }
+    }
+
     private mutating func keep(
         _ row: Int, of table: borrowing TableBuffer, _ identity: RowIdentity,
     ) -> Bool {

@@ -53,7 +53,7 @@ struct PipelineSimulationTests {
             events.merge(world.events) { $0 + $1 }
         }
         let expected = [
-            "comparison", "continuation", "crash", "failover", "late commit", "read",
+            "comparison", "continuation", "crash", "failover", "late commit", "read", "stop",
             "comparison at an offset", "full buffer", "restart of Redis", "resynchronisation",
             "unknown commit",
             "refusal", "retry",

@@ -5,7 +5,7 @@ import Testing
 /// A machine that is given commands, and answers to its questions, one by one.
 final class MachineDriver {
     private var history = ReplicationID("h")
-    private static let start: Int64 = 100
+    static let start: Int64 = 100
     /// How long each command is taken to be, in bytes of the stream.
     private static let length: Int64 = 10
 
@@ -15,15 +15,22 @@ final class MachineDriver {
     /// - Parameters:
     ///   - isNew: Whether everything is to be read first.
     ///   - mayFieldsExpire: Whether fields of hashes may have deadlines.
+    ///   - offset: Where the stream goes on.
+    ///   - strays: The tables that have rows without a key.
+    ///   - isBaselineDone: Whether no baseline is to begin.
     init(
         _ mappings: [TableMapping], loose: [LooseRow] = [], letters: [DeadLetter] = [],
         isNew: Bool = false, mayFieldsExpire: Bool = false,
+        policy: PipelinePolicy = PipelinePolicy(),
+        offset: Int64 = MachineDriver.start, strays: Set<String> = [], isBaselineDone: Bool = true,
     ) {
-        let position = Position(history: history, offset: Self.start, database: 0)
-        let checkpoint = Checkpoint(
-            epoch: 1, sequence: 1, position: isNew ? nil : position, isBaselineDone: !isNew)
+        let position = Position(history: history, offset: offset, database: 0)
+        var checkpoint = Checkpoint(
+            epoch: 1, sequence: 1, position: isNew ? nil : position,
+            isBaselineDone: isBaselineDone && !isNew)
+        checkpoint.strays = strays
         machine = PipelineMachine(
-            mappings: mappings, policy: PipelinePolicy(),
+            mappings: mappings, policy: policy,
             stored: StoredState(checkpoint: checkpoint, loose: loose, deadLetters: letters),
             seed: 1,
         )
@@ -34,7 +41,7 @@ final class MachineDriver {
         } else {
             machine.linkContinued(history: nil)
         }
-        machine.causesHeard(from: Self.start, history: history)
+        machine.causesHeard(from: offset, history: history)
     }
 
     /// - Parameter cause: Why a key goes, if one does; nil when nobody knows.
@@ -187,11 +194,11 @@ final class MachineDriver {
     }
 
     /// Begins anew after a gap.
-    func resynchronise() {
+    func resynchronise(at offset: Int64 = 1_000) {
         machine.linkLost()
-        history = ReplicationID("another")
-        machine.linkResynchronised(Position(history: history, offset: 1_000, database: 0))
-        machine.causesHeard(from: 1_000, history: history)
+        history = ReplicationID("another-\(offset)")
+        machine.linkResynchronised(Position(history: history, offset: offset, database: 0))
+        machine.causesHeard(from: offset, history: history)
     }
 
     /// Commits what is due.
@@ -213,9 +220,52 @@ final class MachineDriver {
         return batch
     }
 
-    /// Loses the server, and has everything committed; whether that comes to its end.
-    func drain(_ apply: (Batch) -> Void) -> Bool {
+    /// Answers reads with what stands after some commands of the stream that are still to come.
+    func answer(_ items: [ReadItem], _ value: ReadValue, ahead: Int) {
+        let offset = machine.streamOffset + Int64(ahead) * Self.length
+        machine.readFinished(
+            items.map { _ in ReadResult(value: value) }, offset: offset, until: offset,
+            history: history, now: now)
+    }
+
+    /// Begins to stop, and commits so late that nothing is waited for.
+    func drainLate(_ apply: (Batch) -> Void) {
+        machine.drain()
+        now += .seconds(1)
+        _ = machine.next(now: now)
+        machine.readFailed(now: now, pause: .seconds(20))
+        now += .seconds(10)
+        guard case .commit(let batch) = machine.next(now: now) else { return }
+        apply(batch)
+        machine.committed(BatchOutcome(), now: now)
+        // Reads are tried again.
+        now += .seconds(30)
+    }
+
+    /// Loses the server, and commits while the time stands still.
+    ///
+    /// - Returns: How many batches there were, at most as many as said.
+    func commitsAfterLoss(atMost count: Int) -> Int {
+        now += .seconds(3)
         machine.linkLost()
+        for done in 0..<count {
+            guard case .commit = machine.next(now: now) else { return done }
+            machine.committed(BatchOutcome(), now: now)
+        }
+        return count
+    }
+
+    /// Receives a command while a batch is on its way.
+    func fold(_ line: String) {
+        machine.receive(
+            CommandText(line.split(separator: " ").map(String.init)), length: Int(Self.length))
+    }
+
+    /// Has everything committed; whether that comes to its end.
+    ///
+    /// - Parameter losing: Whether the server is lost.
+    func drain(losing: Bool = true, _ apply: (Batch) -> Void) -> Bool {
+        if losing { machine.linkLost() }
         machine.drain()
         for _ in 0..<9 {
             now += .seconds(1)

@@ -2,11 +2,11 @@ import SluiceCore
 
 /// A world in which a pipeline machine meets everything that can go wrong, as a seed says.
 ///
-/// One thread, no real time. Each step is one of: a client writes, some of the stream arrives, the
-/// machine is asked, something under way ends well or badly, time passes, a party dies. After every
-/// commit the database is compared with what Redis held at the position that was committed.
+/// One thread, no real time. A client writes, some of the stream arrives, the machine is asked, something
+/// ends well or badly, time passes, a party dies. After every commit the database is compared with what
+/// Redis held at the position.
 public struct SimulatedWorld: ~Copyable {
-    private enum UnderWay {
+    enum UnderWay {
         case commit(Batch)
         case read([ReadItem])
         case scan(database: Int, match: Bytes)
@@ -16,23 +16,23 @@ public struct SimulatedWorld: ~Copyable {
     }
 
     /// What went wrong, as sentences; empty when all promises were kept.
-    public private(set) var failures: [String] = []
+    public internal(set) var failures: [String] = []
     /// How often what happened, for a test to see that it did.
     public private(set) var events: [String: Int] = [:]
-    private let seed: UInt64
-    private let mappings = ModelTraffic.mappings
+    let seed: UInt64
+    let mappings = ModelTraffic.mappings
     private let faultRarity: Int
     private let isLinkSlow: Bool
     private let isCalm: Bool
-    private var random: SplitMix64
-    private var redis = ModelRedis()
+    var random: SplitMix64
+    var redis = ModelRedis()
     private var traffic = ModelTraffic()
-    private var database: ModelDatabase
-    private var machine: PipelineMachine
-    private var underWay: [UnderWay] = []
-    private var zombies: [Batch] = []
-    private var isLinkUp = false
-    private var now = Duration.zero
+    var database: ModelDatabase
+    var machine: PipelineMachine
+    var underWay: [UnderWay] = []
+    var zombies: [Batch] = []
+    var isLinkUp = false
+    var now = Duration.zero
     private var snapshots: [Position: ModelRedis.Keyspace] = [:]
 
     /// Creates a world.
@@ -66,7 +66,7 @@ public struct SimulatedWorld: ~Copyable {
         settle()
     }
 
-    private mutating func note(_ event: String) {
+    mutating func note(_ event: String) {
         events[event, default: 0] += 1
     }
 
@@ -91,7 +91,7 @@ public struct SimulatedWorld: ~Copyable {
 
     // MARK: The machine
 
-    private mutating func deliver(_ count: Int) {
+    mutating func deliver(_ count: Int) {
         if !isLinkUp { return connect() }
         var delivered = 0
         while delivered < count, !machine.isHolding {
@@ -130,7 +130,7 @@ public struct SimulatedWorld: ~Copyable {
         machine.causesHeard(from: redis.offset, history: redis.history)
     }
     /// Whether the cause of each removal was known.
-    private var isCertain = true
+    var isCertain = true
 
     // A history is continued only by itself, or by one that began with it, up to where they part:
     // beyond that point the same offsets mean other commands.
@@ -139,9 +139,9 @@ public struct SimulatedWorld: ~Copyable {
             || position.offset <= shared[redis.history]?[position.history] ?? .min
     }
     /// Up to which offset a history is the same as each that it began with.
-    private var shared: [ReplicationID: [ReplicationID: Int64]] = [:]
+    var shared: [ReplicationID: [ReplicationID: Int64]] = [:]
 
-    private mutating func ask() {
+    mutating func ask() {
         // What went before a baseline came to it, nobody can have.
         if machine.isBaselineRunning, machine.counters.vanished > 0 { isCertain = false }
         if machine.isMemoryFull { note("full buffer") }
@@ -157,7 +157,7 @@ public struct SimulatedWorld: ~Copyable {
         }
     }
 
-    private mutating func end(isGood: Bool) {
+    mutating func end(isGood: Bool) {
         guard !underWay.isEmpty else { return }
         let task = underWay.remove(at: random.pick(0..<underWay.count))
         switch task {
@@ -285,70 +285,10 @@ public struct SimulatedWorld: ~Copyable {
         machine.release()
     }
 
-    // MARK: Faults
-
-    private mutating func fail() {
-        switch random.pick(0..<6) {
-        case 0, 1: crash()
-        case 2, 3: cutLink()
-        case 4:
-            note("failover")
-            cutLink()
-            let boundaries = redis.snapshots.keys.sorted().suffix(6)
-            let old = redis.history
-            redis.failOver(to: boundaries.randomElement(using: &random) ?? redis.offset)
-            let offset = redis.offset
-            shared[redis.history] = (shared[old] ?? [:]).mapValues { min($0, offset) }
-            shared[redis.history]?[old] = offset
-        default:
-            guard random.oneIn(3) else { return }
-            note("restart of Redis")
-            cutLink()
-            let boundaries = redis.snapshots.keys.sorted().suffix(4)
-            redis.restart(from: boundaries.randomElement(using: &random) ?? redis.offset)
-        }
-    }
-
-    private mutating func cutLink() {
-        isLinkUp = false
-        isCertain = false
-        underWay.removeAll { if case .causes = $0 { true } else { false } }
-        machine.linkLost()
-    }
-
-    /// Sluice is killed. What it had sent to the database may still arrive there.
-    private mutating func crash() {
-        note("crash")
-        isCertain = false
-        for task in underWay { if case .commit(let batch) = task { zombies.append(batch) } }
-        underWay = []
-        if random.oneIn(2) { landZombies() }
-        machine = PipelineMachine(
-            mappings: mappings, policy: PipelinePolicy.simulated(&random), stored: database.open(),
-            seed: seed &+ random.next(),
-        )
-        machine.learn(ModelTraffic.descriptions(saysTypes: seed % 3 > 0))
-        isLinkUp = false
-        landZombies()
-    }
-
-    private mutating func landZombies() {
-        for batch in zombies {
-            let before = database.checkpoint
-            _ = try? database.apply(batch)
-            if database.checkpoint != before {
-                note("late commit")
-                if database.checkpoint.epoch != before.epoch { failures.append("a fenced commit") }
-                check()
-            }
-        }
-        zombies = []
-    }
-
     // MARK: Promises
 
     /// After a commit: the rows of the keys that exist equal Redis at the committed position.
-    private mutating func check() {
+    mutating func check() {
         let checkpoint = database.checkpoint
         guard checkpoint.isBaselineDone, let position = checkpoint.position else { return }
         guard isPart(position), let keys = redis.snapshots[position.offset] else { return }
