@@ -104,6 +104,8 @@ public struct TableChanges: Hashable, Sendable {
     public var sparedAdds: [Int64] = []
     /// The same where the table has scores.
     public var sparedReals: [Double] = []
+    /// What of that is in no value that is read: a dead letter says that it was to be added.
+    public var sparedLetters: [Double] = []
     /// What their dead letters hold of the total of each before that.
     public var sparedPending: [PendingTotal?] = []
     /// Whether the key of each went again meanwhile, so that its value is not all that was added.
@@ -175,13 +177,30 @@ public struct LooseRow: Hashable, Sendable {
     public let identity: RowIdentity
     /// The offset at which it was read, or nil when it is still to be read.
     public let offset: Int64?
+    /// Of a total that is still to be read: whether it is more than adds that came to it, so that what is
+    /// read replaces the row.
+    public let replaces: Bool
 
     /// Creates a loose row.
-    public init(table: String, identity: RowIdentity, offset: Int64?) {
+    public init(table: String, identity: RowIdentity, offset: Int64?, replaces: Bool = false) {
         self.table = table
         self.identity = identity
         self.offset = offset
+        self.replaces = replaces
     }
+
+    /// Creates one from ``stored``.
+    package init(table: String, identity: RowIdentity, stored: Int64?) {
+        let replaces = stored == Self.replacing
+        self.init(
+            table: table, identity: identity, offset: replaces ? nil : stored, replaces: replaces)
+    }
+
+    /// The offset, or what a database has in its place.
+    package var stored: Int64? { replaces ? Self.replacing : offset }
+
+    // No offset of a stream.
+    private static let replacing: Int64 = -1
 }
 
 /// What is committed with the rows, and what the next commit compares with.

@@ -15,14 +15,18 @@ extension Interpreter {
     mutating func refuse(_ letter: DeadLetter) {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         let before = buffer.tables[table].pendingTotals[Int32(row)]
-        let wasSpared = buffer.tables[table].rows[row].flags.contains(.spared)
+        let shape = buffer.tables[table].rows[row].shape
+        let wasOpen =
+            buffer.tables[table].rows[row].flags.contains(.spared)
+            && [.opaque, .missing, .value].contains(shape)
         restore(letter)
         let pending = buffer.tables[table].pendingTotals[Int32(row)]
-        let shape = buffer.tables[table].rows[row].shape
         // What was folded since is no change of what the database has.
         if shape == .merge || shape == .update {
             // Its key went meanwhile, and may be back: the database does not know yet that it outlived it.
-            let isBack = mappings[table].isCounter && buffer.tables[table].kept[Int32(row)] != nil
+            let kept = buffer.tables[table].kept[Int32(row)]
+            let isBack =
+                mappings[table].isCounter && kept != nil || mappings[table].isScore && kept == .back
             if isBack || buffer.tables[table].rows[row].flags.contains(.gone) {
                 buffer.foldRefused(table, row)
             } else {
@@ -37,8 +41,8 @@ extension Interpreter {
             buffer.lookAgain(table, row)
         }
         // What was to be added to a score is in no value that comes later, and so goes with the next one.
-        if wasSpared, let sum = buffer.tables[table].letterSums[Int32(row)] {
-            buffer.noteSpared(table, row, sum)
+        if wasOpen, let sum = buffer.tables[table].letterSums[Int32(row)] {
+            buffer.tables[table].spared[Int32(row), default: Spared()].letter += sum
         }
         // It was to go with its key while this was on its way: that ends the letter.
         let key = Int(buffer.tables[table].rows[row].key)

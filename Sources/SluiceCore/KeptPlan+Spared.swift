@@ -23,7 +23,10 @@ extension KeptPlan {
             let isWhole = state == .gone && !changes.sparedIsBroken[index]
             guard mapping.isCounter else {
                 remember(rows[index], .back, instead: state)
-                let sum = isWhole ? value.reals[index] : changes.sparedReals[index]
+                let sum =
+                    isWhole
+                    ? value.reals[index] + changes.sparedLetters[index]
+                    : changes.sparedReals[index]
                 added.rows.append(changes.spared, index, score: sum)
                 continue
             }
@@ -55,6 +58,7 @@ extension TableChanges {
         spared = spared.selecting([])
         sparedAdds = []
         sparedReals = []
+        sparedLetters = []
         sparedPending = []
         sparedIsBroken = []
         sparedIsAnew = []

@@ -236,14 +236,15 @@ extension Interpreter {
             let row = Int(buffer.tables[table].keys[slot].first)
             buffer.noteRestored(table, row)
             guard let offset = loose.offset else {
-                return buffer.spareRestored(table, row)
+                if !loose.replaces { buffer.spare(table, row) }
+                return
             }
             buffer.tables[table].rows[row].readOffset = offset
             buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
         } else if let (table, row) = slot(loose.table, loose.identity) {
             buffer.makeOpaque(table, row, isOwn: false)
             buffer.noteRestored(table, row)
-            if loose.offset == nil { buffer.spareRestored(table, row) }
+            if loose.offset == nil, !loose.replaces { buffer.spare(table, row) }
         }
     }
 

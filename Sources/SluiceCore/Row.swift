@@ -94,6 +94,17 @@ struct Row {
     }
 }
 
+extension Row {
+    /// Whether the database has it otherwise than Redis, or may have.
+    var isDoubtful: Bool { !flags.isDisjoint(with: [.setAside, .swept]) }
+
+    /// Whether what was read is still to be told apart from what the row had when its key went: the
+    /// changes up to the read may have put another value.
+    func isSparedOpen(at offset: Int64) -> Bool {
+        flags.contains(.spared) && shape == .value && readOffset > offset
+    }
+}
+
 /// A misfit on its own, so that rows without one stay small.
 private final class MisfitBox {
     let misfit: Misfit

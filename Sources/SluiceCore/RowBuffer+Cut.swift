@@ -28,8 +28,9 @@ extension RowBuffer {
             guard tables[table].hasDirty || !sums.isEmpty else { continue }
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for (row, sum) in sums {
-                builder.add(sum, to: row, of: tables[table])
+                let isSetAside = builder.add(sum, to: row, of: tables[table])
                 endLetter(table, row)
+                if isSetAside { noteLetter(table, row, sum) }
             }
             for row in tables[table].takeDirtyRows() {
                 take(Int(row), of: table, offset: offset, isLast: isLast, into: &builder)
@@ -217,6 +218,7 @@ extension RowBuffer {
                         table: buffer.mapping.name,
                         identity: RowIdentity(key: key.bytes, member: row.member),
                         offset: isOpen ? nil : row.readOffset,
+                        replaces: isOpen && buffer.mapping.isTotal && !row.flags.contains(.spared),
                     )
                 )
             }
@@ -367,17 +369,6 @@ extension RowBuffer {
         }
         missing = []
         missingUntil = .min
-    }
-}
-
-extension Row {
-    /// Whether the database has it otherwise than Redis, or may have.
-    var isDoubtful: Bool { !flags.isDisjoint(with: [.setAside, .swept]) }
-
-    /// Whether what was read is still to be told apart from what the row had when its key went: the
-    /// changes up to the read may have put another value.
-    func isSparedOpen(at offset: Int64) -> Bool {
-        flags.contains(.spared) && shape == .value && readOffset > offset
     }
 }
 

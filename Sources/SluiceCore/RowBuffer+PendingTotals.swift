@@ -42,11 +42,26 @@ extension RowBuffer {
             for slot in Array(tables[table].pendingTotals.keys)
                 + Array(tables[table].letterSums.keys)
             {
-                let key = tables[table].keys[Int(tables[table].rows[Int(slot)].key)].bytes
-                guard choice.key ?? key == key else { continue }
+                let row = tables[table].rows[Int(slot)]
+                let key = tables[table].keys[Int(row.key)].bytes
+                guard choice.key ?? key == key, choice.member ?? row.member == row.member else {
+                    continue
+                }
                 endPending(table, slot)
                 tables[table].letterSums[slot] = nil
             }
+        }
+    }
+
+    /// Notes a dead letter of what was to be added to a row that is still to be read.
+    mutating func noteLetter(_ table: Int, _ row: Int, _ sum: Cell) {
+        tables[table].rows[row].flags.insert(.setAside)
+        switch sum {
+        case .add(let delta): notePending(table, row, .add(delta))
+        case .addReal(let delta):
+            noteLetterSum(table, row, delta)
+            tables[table].spared[Int32(row)]?.letter += delta
+        default: break
         }
     }
 
@@ -76,6 +91,12 @@ extension RowBuffer {
         touch(table, row)
     }
 
+    private mutating func begin(_ table: Int, _ row: Int, with sum: Double) {
+        makeMerge(table, row, isAdd: true)
+        tables[table].set(row, 0, .addReal(sum))
+        touch(table, row)
+    }
+
     /// Takes a refused change of a row along, of which the key went while the change was on its way.
     mutating func foldRefused(_ table: Int, _ row: Int) {
         let cell = tables[table].width > 0 ? tables[table].cells[row * tables[table].width] : .null
@@ -85,6 +106,10 @@ extension RowBuffer {
             case .unchanged: 0
             default: nil
             }
+        if let sum = tables[table].letterSums.removeValue(forKey: Int32(row)) {
+            if case .addReal(let delta) = cell { return begin(table, row, with: sum + delta) }
+            if case .unchanged = cell { return begin(table, row, with: sum) }
+        }
         if let folded, let pending = takePending(table, row) {
             return begin(table, row, with: pending, and: folded)
         }

@@ -85,15 +85,13 @@ extension RowBuffer {
         let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
         tables[table].rows[row].flags.remove(.swept)
         let isScore = tables[table].mapping.isScore
-        // What had made it opaque before this instance started, nobody knows.
-        let isUnknown = !isSwept && tables[table].spared[Int32(row)]?.isUnknown == true
-        if tables[table].rows[row].flags.contains(.spared), !isUnknown {
+        if tables[table].rows[row].flags.contains(.spared) {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)) else { return }
             guard !isScore else {
                 makeMerge(table, row, isAdd: true)
-                tables[table].set(row, 0, .addReal(spared.real))
+                tables[table].set(row, 0, .addReal(spared.score))
                 return touch(table, row)
             }
             // An add of nothing makes a row too, if there is none.
@@ -213,6 +211,7 @@ extension RowBuffer {
             return keep(table, row, kept)
         }
         guard shape != .absent else { return }
+        unspare(table, row)
         tables[table].fill(row, with: .unchanged)
         tables[table].rows[row].shape = .untouched
     }

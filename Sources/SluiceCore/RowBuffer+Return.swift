@@ -71,9 +71,9 @@ extension RowBuffer {
         let isNewer = spared.isBroken || offset <= tables[table].rows[row].readOffset
         let sum: Cell
         switch tables[table].cells[tables[table].place(row, 0)] {
-        case .real where isNewer: sum = .addReal(spared.real)
+        case .real where isNewer: sum = .addReal(spared.score)
         case .integer(let total) where !isNewer && total == spared.delta: sum = .add(total)
-        case .real(let total) where total == spared.real: sum = .addReal(total)
+        case .real(let total) where total == spared.real: sum = .addReal(spared.score)
         default: return
         }
         tables[table].rows[row].flags.remove(.spared)
@@ -106,13 +106,13 @@ extension RowBuffer {
     /// key, what is read does not replace it.
     mutating func spare(_ table: Int, _ row: Int) {
         let mapping = tables[table].mapping
-        guard isExact, mapping.isCounter || mapping.isScore, mapping.canKeep else { return }
+        guard isExact, mapping.isTotal, mapping.canKeep else { return }
         tables[table].rows[row].flags.insert(.spared)
         if mapping.isScore, tables[table].spared[Int32(row)] == nil {
             // What a letter says that was to be added goes with what comes.
             let isSetAside = tables[table].rows[row].flags.contains(.setAside)
             let sum = isSetAside ? tables[table].letterSums[Int32(row)] : nil
-            tables[table].spared[Int32(row)] = Spared(real: sum ?? 0)
+            tables[table].spared[Int32(row)] = Spared(letter: sum ?? 0)
         }
         // A letter on its way to the database is in what is on its way.
         guard !tables[table].pendingTotals.isEmpty,
@@ -135,13 +135,6 @@ extension RowBuffer {
         spare(table, row)
         guard tables[table].rows[row].flags.contains(.spared) else { return }
         tables[table].spared[Int32(row), default: Spared()].isAnew = true
-    }
-
-    /// See ``spare(_:_:)``: of a row that was to be read when this instance started.
-    mutating func spareRestored(_ table: Int, _ row: Int) {
-        spare(table, row)
-        guard tables[table].rows[row].flags.contains(.spared) else { return }
-        tables[table].spared[Int32(row), default: Spared()].isUnknown = true
     }
 
     /// Adds a double to a cell that ``beginMerge(_:_:)`` made ready: on an unknown value only once,
@@ -199,7 +192,7 @@ extension RowBuffer {
             guard tables[table].mapping.isScore else { return breakSpared(table, row) }
             tables[table].spared[Int32(row), default: Spared()].isBroken = true
             // What was kept in doubt starts afresh.
-            if kept == .doubtful { tables[table].spared[Int32(row)]?.real = 0 }
+            if kept == .doubtful { tables[table].spared[Int32(row)] = Spared(isBroken: true) }
             return
         }
         let shape = tables[table].rows[row].shape
@@ -221,7 +214,7 @@ extension RowBuffer {
         guard tables[table].rows[row].flags.contains(.spared) else { return }
         if tables[table].mapping.removal.onDelete == .keep {
             // What was read is of one that is still to come.
-            let sum = tables[table].spared[Int32(row)]?.real ?? 0
+            let sum = tables[table].spared[Int32(row)]?.score ?? 0
             unspare(table, row)
             tables[table].rows[row].readOffset = .min
             tables[table].fill(row, with: .unchanged)
@@ -254,6 +247,7 @@ extension RowBuffer {
             sums.append((Int(slot), sum))
             tables[table].spared[slot]?.delta = 0
             tables[table].spared[slot]?.real = 0
+            tables[table].spared[slot]?.letter = 0
         }
         return sums
     }
@@ -263,7 +257,7 @@ extension RowBuffer {
         guard !isSetAside || isLast else { return nil }
         if tables[table].mapping.isScore {
             return isSetAside && tables[table].letterSums[slot] == nil
-                ? nil : .addReal(spared.real)
+                ? nil : .addReal(spared.score)
         }
         return switch spared.pending {
         case nil: isSetAside ? nil : .add(spared.delta)

@@ -298,13 +298,13 @@ struct Spared {
     var delta: Int64 = 0
     /// The same of a score.
     var real = 0.0
+    /// What a score's dead letter says that was to be added before that, be it to an earlier key's.
+    var letter = 0.0
     /// What the row's dead letter says that was to be added to it before that, while an earlier key had
     /// its name perhaps.
     var pending: PendingTotal?
     /// Whether its key went once more meanwhile, so that what is read is not all that was added.
     var isBroken = false
-    /// Whether it was still to be read when this instance started: what had changed it nobody knows.
-    var isUnknown = false
     /// Whether its name was removed before that: what the row had then is no total that goes on, unless
     /// the database remembers that it had outlived its key.
     var isAnew = false
@@ -312,7 +312,10 @@ struct Spared {
 
 extension Spared {
     /// Whether something was added that is still to be written.
-    var hasSum: Bool { delta != 0 || real != 0 }
+    var hasSum: Bool { delta != 0 || score != 0 }
+
+    /// All that was added to a score.
+    var score: Double { real + letter }
 }
 
 /// Entries of streams that wait for a cut.

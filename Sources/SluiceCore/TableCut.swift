@@ -47,15 +47,24 @@ struct TableCut {
         }
     }
 
-    /// Adds what was added to a row that is still to be read.
-    mutating func add(_ sum: Cell, to row: Int, of table: borrowing TableBuffer) {
+    /// Adds what was added to a row that is still to be read; true when that is set aside.
+    mutating func add(_ sum: Cell, to row: Int, of table: borrowing TableBuffer) -> Bool {
         let identity = RowIdentity(
             key: table.keys[Int(table.rows[row].key)].bytes, member: table.rows[row].member)
         var cells = [Cell](repeating: .unchanged, count: table.width)
         cells[0] = sum
-        // No row has a name that does not fit.
-        try? merge(identity, cells[...], isUpsert: true, beginsWithAdd: mapping.canKeep)
-        if table.rows[row].flags.contains(.setAside) { revived.append(letter(identity, nil)) }
+        do {
+            try merge(identity, cells[...], isUpsert: true, beginsWithAdd: mapping.canKeep)
+            if table.rows[row].flags.contains(.setAside) { revived.append(letter(identity, nil)) }
+            return false
+        } catch {
+            deadLetters.append(
+                DeadLetter(
+                    table: mapping.name, identity: identity, operation: .merge,
+                    value: mapping.letterValue(cells[...]), code: error.code.rawValue,
+                    message: error.message))
+            return true
+        }
     }
 
     private mutating func keep(
@@ -85,7 +94,8 @@ struct TableCut {
                 try changes.spared.append(identity, mapping, cells)
                 let spared = table.spared[Int32(row)] ?? Spared()
                 changes.sparedAdds.append(spared.delta)
-                changes.sparedReals.append(spared.real)
+                changes.sparedReals.append(spared.score)
+                changes.sparedLetters.append(spared.letter)
                 changes.sparedPending.append(spared.pending)
                 changes.sparedIsBroken.append(spared.isBroken)
                 changes.sparedIsAnew.append(spared.isAnew)

@@ -154,6 +154,8 @@ public struct TableMapping: Hashable, Sendable {
     package let isCounter: Bool
     /// Whether each row has a score and nothing else, to which commands add.
     package let isScore: Bool
+    /// Whether its rows are totals, of which a stream says what was added.
+    package var isTotal: Bool { isCounter || isScore }
 
     /// The columns of the primary key: those of the key, then the member's.
     public var primaryKey: [Column] { keys.columns + (member.map { [$0] } ?? []) }

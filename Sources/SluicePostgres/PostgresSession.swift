@@ -180,7 +180,7 @@ final class PostgresSession {
         return result.rows.map { row in
             LooseRow(
                 table: row[0] ?? "", identity: Hex.identity(row[1], row[2]),
-                offset: row[3].flatMap { Int64($0) },
+                stored: row[3].flatMap { Int64($0) },
             )
         }
     }
@@ -299,7 +299,7 @@ final class PostgresSession {
                 """,
                 [
                     .text(source), .text(row.table), .binary(row.identity.key),
-                    .binary(row.identity.member), row.offset.map { .text("\($0)") } ?? .null,
+                    .binary(row.identity.member), row.stored.map { .text("\($0)") } ?? .null,
                 ])
         }
     }

@@ -154,7 +154,7 @@ final class SQLiteSession: Sendable {
             database, sql: "SELECT * FROM sluice_loose WHERE source = ?", arguments: [source]
         ).map { row in
             LooseRow(
-                table: row["table_name"], identity: Self.identity(row), offset: row["read_offset"])
+                table: row["table_name"], identity: Self.identity(row), stored: row["read_offset"])
         }
     }
 
@@ -297,7 +297,7 @@ final class SQLiteSession: Sendable {
                 sql: "INSERT OR REPLACE INTO sluice_loose VALUES (?, ?, ?, ?, ?)",
                 arguments: [
                     source, row.table, Data(row.identity.key), Data(row.identity.member),
-                    row.offset,
+                    row.stored,
                 ],
             )
         }

@@ -287,7 +287,8 @@ struct ScoreReadTests {
         "a score that was to be read before a restart leaves a letter when its key goes",
         arguments: [nil, 110])
     func goneAfterRestart(offset: Int64?) {
-        let row = LooseRow(table: "scores", identity: Self.row, offset: offset)
+        let row = LooseRow(
+            table: "scores", identity: Self.row, offset: offset, replaces: offset == nil)
         let driver = MachineDriver(Self.scores, loose: [row])
         driver.send("DEL z:a", .expired)
         let batch = driver.cut()

@@ -181,6 +181,38 @@ struct TotalReadTests {
         #expect(driver.commitsAfterLoss(atMost: 100) < 9)
     }
 
+    @Test("what was more than adds replaces the row, though a restart comes before the read")
+    func replacedBeforeRestart() {
+        for (kind, change) in [(Kind.counters, "APPEND c:a 7"), (.scores, "ZADD z:a GT 7 m")] {
+            var database = kind.database()
+            let driver = MachineDriver(kind.tables)
+            driver.send(change)
+            let late = driver.cut(isLate: true) { database.apply($0.tables) }
+            let next = MachineDriver(kind.tables, loose: late?.loose ?? [])
+            for batch in next.settle(Self.one(7)) { database.apply(batch.tables) }
+            #expect(kind.total(database) == 7)
+        }
+    }
+
+    @Test("what came to it before a stop and after needs no letter when its key goes unread")
+    func goneAfterStop() throws {
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(Kind.scores.tables)
+        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        var loose: [LooseRow] = []
+        let isDone = driver.drain { batch in
+            database.apply(batch.tables)
+            loose = batch.loose ?? loose
+        }
+        #expect(isDone && !loose.isEmpty)
+        let next = MachineDriver(Kind.scores.tables, loose: loose)
+        next.send("ZINCRBY z:a 7 m")
+        next.send("DEL z:a", .expired)
+        let batch = next.cut { database.apply($0.tables) }
+        #expect(Kind.scores.total(database) == 117)
+        #expect(batch?.deadLetters.isEmpty == true)
+    }
+
     // MARK: Scores
 
     /// What had made it so may have been anything, and one more add does not say.
@@ -228,13 +260,69 @@ struct TotalReadTests {
     func addedWhileRefused() {
         var database = Kind.scores.database()
         let driver = MachineDriver(Kind.scores.tables)
+        driver.send("ZINCRBY z:a 1 m")
+        _ = driver.cut { database.apply($0.tables) }
         driver.send("ZINCRBY z:a 10 m")
         _ = driver.cut { _ in
             driver.fold("ZINCRBY z:a 3 m")
             return [Self.letter]
         }
-        for batch in driver.settle(Self.one(13)) { database.apply(batch.tables) }
-        #expect(Kind.scores.total(database) == 113)
+        for batch in driver.settle(Self.one(14)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 114)
+    }
+
+    @Test(
+        "what was refused is added once, though its key expires meanwhile",
+        arguments: [false, true])
+    func refusedAndGone(isBack: Bool) throws {
+        var database = Kind.scores.database()
+        let driver = MachineDriver(Kind.scores.tables)
+        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        try driver.read(Self.one(10), after: [])
+        _ = driver.cut { _ in
+            driver.send("DEL z:a", .expired)
+            if isBack { driver.send("ZINCRBY z:a 3 m") }
+            return [Self.letter]
+        }
+        driver.resynchronise()
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(Kind.scores.total(database) == (isBack ? 113 : 110))
+    }
+
+    @Test("a member whose name does not fit has its points in a letter, with each batch")
+    func misfit() throws {
+        let scores = Kind.scores.tables.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values,
+                member: Column(name: "member", type: .integer))
+        }
+        let driver = MachineDriver(scores)
+        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        let late = driver.cut(isLate: true)
+        #expect(
+            late?.deadLetters.map { String(decoding: $0.value ?? [], as: UTF8.self) } == [
+                "{\"score\":{\"add\":\"10.0\"}}"
+            ])
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut()
+        #expect(
+            batch?.deadLetters.map { String(decoding: $0.value ?? [], as: UTF8.self) } == [
+                "{\"score\":{\"add\":\"10.0\"}}"
+            ])
+        #expect(batch?.revived.isEmpty == true)
+    }
+
+    @Test("to discard a member's letter leaves what those of others say")
+    func discarded() throws {
+        var database = Kind.scores.database()
+        let first = MachineDriver(Kind.scores.tables)
+        first.send("ZINCRBY z:a 1 m")
+        _ = first.cut { database.apply($0.tables) }
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        driver.discard(LetterChoice(table: "scores", key: Array("z:a".utf8), member: [0x6E]))
+        driver.send("ZINCRBY z:a 7 m")
+        for batch in driver.settle(Self.one(18)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 118)
     }
 
     @Test("where what is removed stays, a score goes on that had outlived no key")
