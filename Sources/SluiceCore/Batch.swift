@@ -180,27 +180,37 @@ public struct LooseRow: Hashable, Sendable {
     /// Of a total that is still to be read: whether it is more than adds that came to it, so that what is
     /// read replaces the row.
     public let replaces: Bool
+    /// Of one to which only adds came: whether some of them are not in the database.
+    public let lacksAdds: Bool
 
     /// Creates a loose row.
-    public init(table: String, identity: RowIdentity, offset: Int64?, replaces: Bool = false) {
+    public init(
+        table: String, identity: RowIdentity, offset: Int64?, replaces: Bool = false,
+        lacksAdds: Bool = false,
+    ) {
         self.table = table
         self.identity = identity
         self.offset = offset
         self.replaces = replaces
+        self.lacksAdds = lacksAdds
     }
 
     /// Creates one from ``stored``.
     package init(table: String, identity: RowIdentity, stored: Int64?) {
-        let replaces = stored == Self.replacing
+        let isOffset = stored.map { $0 >= 0 } ?? false
         self.init(
-            table: table, identity: identity, offset: replaces ? nil : stored, replaces: replaces)
+            table: table, identity: identity, offset: isOffset ? stored : nil,
+            replaces: stored == Self.replacing, lacksAdds: stored == Self.lacking)
     }
 
     /// The offset, or what a database has in its place.
-    package var stored: Int64? { replaces ? Self.replacing : offset }
+    package var stored: Int64? {
+        replaces ? Self.replacing : lacksAdds ? Self.lacking : offset
+    }
 
-    // No offset of a stream.
+    // No offsets of a stream.
     private static let replacing: Int64 = -1
+    private static let lacking: Int64 = -2
 }
 
 /// What is committed with the rows, and what the next commit compares with.

@@ -236,15 +236,14 @@ extension Interpreter {
             let row = Int(buffer.tables[table].keys[slot].first)
             buffer.noteRestored(table, row)
             guard let offset = loose.offset else {
-                if !loose.replaces { buffer.spare(table, row) }
-                return
+                return buffer.spare(table, row, restoring: loose)
             }
             buffer.tables[table].rows[row].readOffset = offset
             buffer.looseOffsetMax = max(buffer.looseOffsetMax, offset)
         } else if let (table, row) = slot(loose.table, loose.identity) {
             buffer.makeOpaque(table, row, isOwn: false)
             buffer.noteRestored(table, row)
-            if loose.offset == nil, !loose.replaces { buffer.spare(table, row) }
+            if loose.offset == nil { buffer.spare(table, row, restoring: loose) }
         }
     }
 

@@ -90,8 +90,8 @@ extension RowBuffer {
             }
         } else {
             tables[table].rows[row].flags.remove(.setAside)
-            if !tables[table].letterSums.isEmpty { tables[table].letterSums[Int32(row)] = nil }
         }
+        if !tables[table].letterSums.isEmpty { tables[table].letterSums[Int32(row)] = nil }
         tables[table].rows[row].misfit = nil
         settle(row, of: table)
         // A part of a row is worth nothing later: the letter is to hold the whole value.
@@ -219,6 +219,7 @@ extension RowBuffer {
                         identity: RowIdentity(key: key.bytes, member: row.member),
                         offset: isOpen ? nil : row.readOffset,
                         replaces: isOpen && buffer.mapping.isTotal && !row.flags.contains(.spared),
+                        lacksAdds: isOpen && row.flags.isSuperset(of: [.spared, .setAside]),
                     )
                 )
             }

@@ -49,6 +49,7 @@ extension RowBuffer {
                 }
                 endPending(table, slot)
                 tables[table].letterSums[slot] = nil
+                tables[table].spared[slot]?.letter = 0
             }
         }
     }
@@ -91,7 +92,13 @@ extension RowBuffer {
         touch(table, row)
     }
 
-    private mutating func begin(_ table: Int, _ row: Int, with sum: Double) {
+    /// What a score's dead letter says that was to be added, for what takes it along into the row.
+    mutating func takeLetterSum(_ table: Int, _ row: Int) -> Double? {
+        guard !tables[table].letterSums.isEmpty else { return nil }
+        return tables[table].letterSums.removeValue(forKey: Int32(row))
+    }
+
+    mutating func begin(_ table: Int, _ row: Int, with sum: Double) {
         makeMerge(table, row, isAdd: true)
         tables[table].set(row, 0, .addReal(sum))
         touch(table, row)
@@ -106,7 +113,7 @@ extension RowBuffer {
             case .unchanged: 0
             default: nil
             }
-        if let sum = tables[table].letterSums.removeValue(forKey: Int32(row)) {
+        if let sum = takeLetterSum(table, row) {
             if case .addReal(let delta) = cell { return begin(table, row, with: sum + delta) }
             if case .unchanged = cell { return begin(table, row, with: sum) }
         }

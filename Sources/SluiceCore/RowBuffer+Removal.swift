@@ -85,7 +85,13 @@ extension RowBuffer {
         let isForgotten = tables[table].forgotten.remove(Int32(row)) != nil
         tables[table].rows[row].flags.remove(.swept)
         let isScore = tables[table].mapping.isScore
-        if tables[table].rows[row].flags.contains(.spared) {
+        let isOfLetter = flags.contains(.setAside) && isScore
+        if isOfLetter, tables[table].letterSums[Int32(row)] == nil,
+            tables[table].spared[Int32(row)]?.hasSum == false
+        {
+            // What it was to be is only in the dead letter, which stays as the row does.
+            unspare(table, row)
+        } else if flags.contains(.spared), !isLost(table, row) {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)) else { return }
@@ -103,6 +109,14 @@ extension RowBuffer {
             tables[table].rows[row].misfit = Self.vanishedMisfit
         }
         touch(table, row)
+    }
+
+    // Whether something came to a row that is still to be read which is nowhere else.
+    private func isLost(_ table: Int, _ row: Int) -> Bool {
+        let isScore = tables[table].mapping.isScore
+        let isSetAside = tables[table].rows[row].flags.contains(.setAside)
+        return tables[table].spared[Int32(row)]?.isUnknown == true
+            || isScore && isSetAside && tables[table].letterSums[Int32(row)] == nil
     }
 
     /// Removes all rows of a key as its table's policy says, but for those that were read at a

@@ -25,6 +25,7 @@ extension RowBuffer {
         if shape == .untouched || shape == .update {
             makeMerge(table, row, isAdd: true)
             if let pending = takePending(table, row) { return begin(table, row, with: pending) }
+            if let sum = takeLetterSum(table, row) { return begin(table, row, with: sum) }
         }
         touch(table, row)
     }
@@ -135,6 +136,14 @@ extension RowBuffer {
         spare(table, row)
         guard tables[table].rows[row].flags.contains(.spared) else { return }
         tables[table].spared[Int32(row), default: Spared()].isAnew = true
+    }
+
+    /// See ``spare(_:_:)``: of a row that was to be read when this instance started.
+    mutating func spare(_ table: Int, _ row: Int, restoring loose: LooseRow) {
+        guard !loose.replaces else { return }
+        spare(table, row)
+        guard loose.lacksAdds, tables[table].rows[row].flags.contains(.spared) else { return }
+        tables[table].spared[Int32(row), default: Spared()].isUnknown = true
     }
 
     /// Adds a double to a cell that ``beginMerge(_:_:)`` made ready: on an unknown value only once,

@@ -305,6 +305,8 @@ struct Spared {
     var pending: PendingTotal?
     /// Whether its key went once more meanwhile, so that what is read is not all that was added.
     var isBroken = false
+    /// Whether adds came before this instance started that the database does not have.
+    var isUnknown = false
     /// Whether its name was removed before that: what the row had then is no total that goes on, unless
     /// the database remembers that it had outlived its key.
     var isAnew = false

@@ -25,14 +25,26 @@ extension SinkConformance {
         batch.loose = [
             LooseRow(
                 table: "conform_counters", identity: RowIdentity(key: Array("c:\(id)".utf8)),
-                offset: nil)
+                offset: nil),
+            LooseRow(
+                table: "conform_counters", identity: RowIdentity(key: Array("c:1".utf8)),
+                offset: nil, replaces: true),
+            LooseRow(
+                table: "conform_counters", identity: RowIdentity(key: Array("c:2".utf8)),
+                offset: nil, lacksAdds: true),
         ]
         _ = try await sink.apply(batch)
         let isLetter = try count("sluice_dead_letters", "table_name = 'conform_scores'") == ["1"]
         failures.expect(
             try count("conform_scores", "id = 'long'") == [isLetter ? "1" : "2"],
             "a member of any length is written or set aside")
-        failures.expect(try count("sluice_loose", "1 = 1") == ["1"], "a long name is loose")
+        failures.expect(
+            try count("sluice_loose", "read_offset IS NULL") == ["1"], "a long name is loose")
+        for (place, what) in [(-1, "replaces its row"), (-2, "lacks adds")] {
+            failures.expect(
+                try count("sluice_loose", "read_offset = \(place)") == ["1"],
+                "what is read after a restart \(what)")
+        }
         batch = writer.batch { machine in
             machine.send(["DEL", "c:\(id)"], .expired)
             machine.send("DEL", "z:long")

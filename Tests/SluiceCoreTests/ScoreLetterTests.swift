@@ -1,0 +1,154 @@
+import SluiceCore
+import SluiceTesting
+import Testing
+
+/// Points that the database refused: they stand in a dead letter alone, and go with what comes next.
+@Suite("Scores with letters")
+struct ScoreLetterTests {
+    private typealias Kind = TotalReadTests.Kind
+
+    private static func one(_ number: Int) -> ReadValue { .single(Array("\(number)".utf8)) }
+
+    private static let letter = DeadLetter(
+        table: "scores", identity: Kind.scores.row, operation: .merge,
+        value: Array("{\"score\":{\"add\":\"10.0\"}}".utf8), code: "23514", message: "")
+
+    @Test(
+        "what was refused of a score before a restart is added when its letter is tried",
+        arguments: [false, true], [false, true])
+    func refusedBeforeRestart(outlived: Bool, goes: Bool) throws {
+        var database = Kind.scores.database(outlived: outlived)
+        var total = 100
+        if outlived {
+            let first = MachineDriver(Kind.scores.tables)
+            first.send("ZINCRBY z:a 1 m")
+            _ = first.cut { database.apply($0.tables) }
+            total += 1
+        }
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        try driver.retry(Self.letter)
+        if goes {
+            driver.send("DEL z:a", .expired)
+        } else {
+            try driver.read(Self.one(outlived ? 11 : 110), after: [])
+        }
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(Kind.scores.total(database) == total + 10)
+    }
+
+    /// What came to it beside the letter, before the restart, is nowhere.
+    @Test(
+        "a score with a letter that was to be read before a restart leaves one when it goes unread")
+    func lettersBeforeRestart() throws {
+        let whole = DeadLetter(
+            table: "scores", identity: Kind.scores.row, operation: .put,
+            value: Array("{\"score\":\"100.0\"}".utf8), code: "23514", message: "")
+        for (letter, codes) in [(Self.letter, ["key.vanished"]), (whole, ["key.vanished"])] {
+            let driver = MachineDriver(Kind.scores.tables, letters: [letter])
+            driver.send("ZINCRBY z:a 3 m")
+            let late = driver.cut(isLate: true)
+            let next = MachineDriver(
+                Kind.scores.tables, loose: late?.loose ?? [], letters: [letter])
+            next.send("DEL z:a", .expired)
+            let batch = next.cut()
+            let isKept = letter == whole && batch?.revived.isEmpty == true
+            #expect(batch?.deadLetters.map(\.code) == codes || isKept)
+            #expect(batch?.tables.allSatisfy { $0.merges.isEmpty } == true)
+        }
+    }
+
+    @Test("a letter that is discarded while its row is read is added to nothing")
+    func discardedWhileRead() throws {
+        var database = Kind.scores.database()
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        driver.send("ZINCRBY z:a 3 m")
+        driver.discard(LetterChoice(table: "scores"))
+        try driver.read(Self.one(3), after: [])
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(Kind.scores.total(database) == 103)
+    }
+
+    @Test("what is added to a score while the database refuses it")
+    func addedWhileRefused() {
+        var database = Kind.scores.database()
+        let driver = MachineDriver(Kind.scores.tables)
+        driver.send("ZINCRBY z:a 1 m")
+        _ = driver.cut { database.apply($0.tables) }
+        driver.send("ZINCRBY z:a 10 m")
+        _ = driver.cut { _ in
+            driver.fold("ZINCRBY z:a 3 m")
+            return [Self.letter]
+        }
+        for batch in driver.settle(Self.one(14)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 114)
+    }
+
+    @Test(
+        "what was refused is added once, though its key expires meanwhile",
+        arguments: [false, true])
+    func refusedAndGone(isBack: Bool) throws {
+        var database = Kind.scores.database()
+        let driver = MachineDriver(Kind.scores.tables)
+        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        try driver.read(Self.one(10), after: [])
+        _ = driver.cut { _ in
+            driver.send("DEL z:a", .expired)
+            if isBack { driver.send("ZINCRBY z:a 3 m") }
+            return [Self.letter]
+        }
+        driver.resynchronise()
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(Kind.scores.total(database) == (isBack ? 113 : 110))
+    }
+
+    @Test("a member whose name does not fit has its points in a letter, with each batch")
+    func misfit() throws {
+        let scores = Kind.scores.tables.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values,
+                member: Column(name: "member", type: .integer))
+        }
+        let driver = MachineDriver(scores)
+        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
+        let late = driver.cut(isLate: true)
+        #expect(
+            late?.deadLetters.map { String(decoding: $0.value ?? [], as: UTF8.self) } == [
+                "{\"score\":{\"add\":\"10.0\"}}"
+            ])
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut()
+        #expect(
+            batch?.deadLetters.map { String(decoding: $0.value ?? [], as: UTF8.self) } == [
+                "{\"score\":{\"add\":\"10.0\"}}"
+            ])
+        #expect(batch?.revived.isEmpty == true)
+    }
+
+    @Test("to discard a member's letter leaves what those of others say")
+    func discarded() throws {
+        var database = Kind.scores.database()
+        let first = MachineDriver(Kind.scores.tables)
+        first.send("ZINCRBY z:a 1 m")
+        _ = first.cut { database.apply($0.tables) }
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        driver.discard(LetterChoice(table: "scores", key: Array("z:a".utf8), member: [0x6E]))
+        driver.send("ZINCRBY z:a 7 m")
+        for batch in driver.settle(Self.one(18)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 118)
+    }
+
+    @Test("where what is removed stays, refused points go with what comes in the same batch")
+    func removedAndKept() {
+        let scores = Kind.scores.tables.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values, member: $0.member,
+                removal: RemovalPolicies(onDelete: .keep))
+        }
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(scores, letters: [Self.letter])
+        driver.send("ZREM z:a m")
+        driver.send("ZINCRBY z:a 3 m")
+        for batch in driver.settle(Self.one(3)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 113)
+    }
+}
