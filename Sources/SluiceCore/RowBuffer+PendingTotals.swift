@@ -98,6 +98,7 @@ extension RowBuffer {
         return tables[table].letterSums.removeValue(forKey: Int32(row))
     }
 
+    /// Begins a score with what was added to it, on top of what the database has.
     mutating func begin(_ table: Int, _ row: Int, with sum: Double) {
         makeMerge(table, row, isAdd: true)
         tables[table].set(row, 0, .addReal(sum))

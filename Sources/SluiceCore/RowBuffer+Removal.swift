@@ -95,11 +95,7 @@ extension RowBuffer {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)) else { return }
-            guard !isScore else {
-                makeMerge(table, row, isAdd: true)
-                tables[table].set(row, 0, .addReal(spared.score))
-                return touch(table, row)
-            }
+            if isScore { return begin(table, row, with: spared.score) }
             // An add of nothing makes a row too, if there is none.
             guard spared.delta != 0 || spared.pending != nil || !spared.isBroken else { return }
             tables[table].pendingTotals[Int32(row)] = nil

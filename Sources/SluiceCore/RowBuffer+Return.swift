@@ -227,9 +227,7 @@ extension RowBuffer {
             unspare(table, row)
             tables[table].rows[row].readOffset = .min
             tables[table].fill(row, with: .unchanged)
-            makeMerge(table, row, isAdd: true)
-            tables[table].set(row, 0, .addReal(sum))
-            touch(table, row)
+            begin(table, row, with: sum)
             remove(table, row, .deleted)
         } else {
             unspare(table, row)

@@ -139,11 +139,7 @@ struct ScoreLetterTests {
 
     @Test("where what is removed stays, refused points go with what comes in the same batch")
     func removedAndKept() {
-        let scores = Kind.scores.tables.map {
-            TableMapping(
-                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values, member: $0.member,
-                removal: RemovalPolicies(onDelete: .keep))
-        }
+        let scores = ScoreReadTests.policies(RemovalPolicies(onDelete: .keep))
         var database = Kind.scores.database(outlived: false)
         let driver = MachineDriver(scores, letters: [Self.letter])
         driver.send("ZREM z:a m")

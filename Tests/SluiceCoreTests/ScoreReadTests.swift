@@ -11,7 +11,7 @@ struct ScoreReadTests {
 
     private static func one(_ score: Int) -> ReadValue { .single(Array("\(score)".utf8)) }
 
-    private static func policies(_ removal: RemovalPolicies) -> [TableMapping] {
+    static func policies(_ removal: RemovalPolicies) -> [TableMapping] {
         scores.map {
             TableMapping(
                 name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values, member: $0.member,
@@ -74,9 +74,10 @@ struct ScoreReadTests {
         #expect(batch?.deadLetters.isEmpty == true)
     }
 
-    @Test("where what is removed stays, so do its points")
-    func removedAndKept() throws {
-        var (driver, database) = Self.world(Self.policies(RemovalPolicies(onDelete: .keep)))
+    @Test("where what is removed stays, so do its points", arguments: [false, true])
+    func removedAndKept(outlived: Bool) throws {
+        let keeping = Self.policies(RemovalPolicies(onDelete: .keep))
+        var (driver, database) = Self.world(keeping, outlived: outlived)
         try driver.read(Self.one(7), after: ["ZREM z:a m", "ZINCRBY z:a 7 m"])
         driver.send("ZREM z:a m")
         driver.send("ZINCRBY z:a 7 m")

@@ -229,23 +229,6 @@ struct TotalReadTests {
         #expect(batch?.deadLetters.map(\.code) == ["key.vanished"])
     }
 
-    @Test("where what is removed stays, a score goes on that had outlived no key")
-    func removedAndKept() throws {
-        let scores = Kind.scores.tables.map {
-            TableMapping(
-                name: $0.name, keys: $0.keys, type: $0.type, columns: $0.values, member: $0.member,
-                removal: RemovalPolicies(onDelete: .keep))
-        }
-        var database = Kind.scores.database(outlived: false)
-        let driver = MachineDriver(scores)
-        for _ in 0..<2 { driver.send("ZINCRBY z:a 5 m") }
-        try driver.read(Self.one(7), after: ["ZREM z:a m", "ZINCRBY z:a 7 m"])
-        driver.send("ZREM z:a m")
-        driver.send("ZINCRBY z:a 7 m")
-        for batch in driver.settle(Self.one(7)) { database.apply(batch.tables) }
-        #expect(Kind.scores.total(database) == 117)
-    }
-
     @Test("a key that goes in doubt before the read begins its scores afresh, also in a late batch")
     func doubt() throws {
         var database = Kind.scores.database(outlived: false)
