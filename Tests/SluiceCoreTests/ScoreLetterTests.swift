@@ -55,6 +55,10 @@ struct ScoreLetterTests {
             #expect(batch?.deadLetters.map(\.code) == codes || isKept)
             #expect(batch?.tables.allSatisfy { $0.merges.isEmpty } == true)
         }
+        let driver = MachineDriver(Kind.scores.tables, letters: [whole])
+        driver.send("ZINCRBY z:a 3 m")
+        let isDone = driver.drain { #expect($0.revived.isEmpty && $0.tables.isEmpty) }
+        #expect(isDone)
     }
 
     @Test("a letter that is discarded while its row is read is added to nothing")

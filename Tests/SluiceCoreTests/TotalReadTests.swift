@@ -147,6 +147,18 @@ struct TotalReadTests {
         #expect(kind.total(database) == total)
     }
 
+    @Test("what a batch took along is not added again when the key goes", arguments: Kind.allCases)
+    func goneAfterBatch(kind: Kind) {
+        var database = kind.database()
+        let driver = MachineDriver(kind.tables, strays: kind == .counters ? ["counters"] : [])
+        for number in [2, 3] { driver.send(kind.add(number)) }
+        _ = driver.cut(isLate: true) { database.apply($0.tables) }
+        #expect(kind.total(database) == 105)
+        driver.send("DEL \(kind.key)", .expired)
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(kind.total(database) == 105)
+    }
+
     @Test("a stop where the table has rows without a key", arguments: [false, true])
     func strays(isRead: Bool) throws {
         let kind = Kind.counters
