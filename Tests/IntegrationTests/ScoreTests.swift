@@ -22,7 +22,11 @@ struct ScoreTests {
         try await bench.start()
         let client = try await bench.redis.connect()
         var points: [String: Int] = [:]
-        for round in 0..<12 {
+        var expired = 0
+        var round = 0
+        // How many expiries a round has hangs on chance and on the machine: on until there are some.
+        while round < 12 || expired <= 10 {
+            try #require(round < 200, "\(kind): seed \(seed), \(expired) expiries")
             if round % 4 == 3 {
                 // A new instance knows no row. While it is away, nobody could say why a key went.
                 try await client.send("PERSIST", "z:a")
@@ -41,14 +45,15 @@ struct ScoreTests {
                 guard random.oneIn(15) else { continue }
                 try await Task.sleep(for: .milliseconds(random.pick(1..<90)))
             }
+            round += 1
+            expired = try await client.number("expired_keys", in: "stats") ?? 0
         }
+        print("\(kind): \(expired) expiries in \(round) rounds")
         try await client.send("PERSIST", "z:a")
         try bench.flush()
-        let expired = try await client.number("expired_keys", in: "stats") ?? 0
         let rows = try bench.query("SELECT player, CAST(points AS INTEGER) FROM scores")
         let found = Dictionary(uniqueKeysWithValues: rows.map { ($0[0] ?? "", Int($0[1] ?? "")) })
         #expect(found == points, "\(kind): seed \(seed), \(expired) expiries")
-        #expect(expired > 10)
         #expect(await bench.counter("vanished") == 0)
         #expect(await bench.counter("doubtful") == 0)
         #expect(try bench.deadLetters().isEmpty)
