@@ -16,9 +16,7 @@ extension Interpreter {
         guard let (table, row) = slot(letter.table, letter.identity) else { return }
         let before = buffer.tables[table].pendingTotals[Int32(row)]
         let shape = buffer.tables[table].rows[row].shape
-        let wasOpen =
-            buffer.tables[table].rows[row].flags.contains(.spared)
-            && [.opaque, .missing, .value].contains(shape)
+        let wasSpared = buffer.tables[table].rows[row].flags.contains(.spared)
         restore(letter)
         let pending = buffer.tables[table].pendingTotals[Int32(row)]
         // What was folded since is no change of what the database has.
@@ -41,7 +39,7 @@ extension Interpreter {
             buffer.lookAgain(table, row)
         }
         // What was to be added to a score is in no value that comes later, and so goes with the next one.
-        if wasOpen, let sum = buffer.tables[table].letterSums[Int32(row)] {
+        if wasSpared, let sum = buffer.tables[table].letterSums[Int32(row)] {
             buffer.tables[table].spared[Int32(row), default: Spared()].letter += sum
         }
         // It was to go with its key while this was on its way: that ends the letter.

@@ -114,9 +114,8 @@ extension RowBuffer {
             case .unchanged: 0
             default: nil
             }
-        if let sum = takeLetterSum(table, row) {
-            if case .addReal(let delta) = cell { return begin(table, row, with: sum + delta) }
-            if case .unchanged = cell { return begin(table, row, with: sum) }
+        if case .addReal(let delta) = cell, let sum = takeLetterSum(table, row) {
+            return begin(table, row, with: sum + delta)
         }
         if let folded, let pending = takePending(table, row) {
             return begin(table, row, with: pending, and: folded)

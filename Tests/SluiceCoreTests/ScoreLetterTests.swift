@@ -13,6 +13,10 @@ struct ScoreLetterTests {
         table: "scores", identity: Kind.scores.row, operation: .merge,
         value: Array("{\"score\":{\"add\":\"10.0\"}}".utf8), code: "23514", message: "")
 
+    private static let whole = DeadLetter(
+        table: "scores", identity: Kind.scores.row, operation: .put,
+        value: Array("{\"score\":\"100.0\"}".utf8), code: "23514", message: "")
+
     @Test(
         "what was refused of a score before a restart is added when its letter is tried",
         arguments: [false, true], [false, true])
@@ -36,14 +40,12 @@ struct ScoreLetterTests {
         #expect(Kind.scores.total(database) == total + 10)
     }
 
-    /// What came to it beside the letter, before the restart, is nowhere.
+    /// What came to it beside the letter, before the restart, is nowhere. The letter of a whole score says
+    /// more than one that the key went.
     @Test(
         "a score with a letter that was to be read before a restart leaves one when it goes unread")
     func lettersBeforeRestart() throws {
-        let whole = DeadLetter(
-            table: "scores", identity: Kind.scores.row, operation: .put,
-            value: Array("{\"score\":\"100.0\"}".utf8), code: "23514", message: "")
-        for (letter, codes) in [(Self.letter, ["key.vanished"]), (whole, ["key.vanished"])] {
+        for (letter, codes) in [(Self.letter, ["key.vanished"]), (Self.whole, [])] {
             let driver = MachineDriver(Kind.scores.tables, letters: [letter])
             driver.send("ZINCRBY z:a 3 m")
             let late = driver.cut(isLate: true)
@@ -51,11 +53,11 @@ struct ScoreLetterTests {
                 Kind.scores.tables, loose: late?.loose ?? [], letters: [letter])
             next.send("DEL z:a", .expired)
             let batch = next.cut()
-            let isKept = letter == whole && batch?.revived.isEmpty == true
-            #expect(batch?.deadLetters.map(\.code) == codes || isKept)
+            #expect(batch?.deadLetters.map(\.code) == codes)
+            #expect(batch?.revived.isEmpty == true)
             #expect(batch?.tables.allSatisfy { $0.merges.isEmpty } == true)
         }
-        let driver = MachineDriver(Kind.scores.tables, letters: [whole])
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.whole])
         driver.send("ZINCRBY z:a 3 m")
         let isDone = driver.drain { #expect($0.revived.isEmpty && $0.tables.isEmpty) }
         #expect(isDone)
@@ -150,5 +152,60 @@ struct ScoreLetterTests {
         driver.send("ZINCRBY z:a 3 m")
         for batch in driver.settle(Self.one(3)) { database.apply(batch.tables) }
         #expect(Kind.scores.total(database) == 113)
+    }
+
+    @Test("a letter that a batch takes along ends, and what comes then is added to no letter")
+    func takenAlong() {
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        driver.send("ZINCRBY z:a 3 m")
+        var revived: [[RowIdentity]] = []
+        for _ in 0..<2 {
+            driver.drainLate {
+                database.apply($0.tables)
+                revived.append($0.revived.map(\.identity))
+            }
+            driver.send("ZINCRBY z:a 7 m")
+        }
+        #expect(revived == [[Kind.scores.row], []])
+        #expect(Kind.scores.total(database) == 120)
+    }
+
+    @Test("what is refused while its key goes and comes back is added at once")
+    func refusedAndBack() {
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(Kind.scores.tables)
+        driver.send("ZINCRBY z:a 10 m")
+        _ = driver.cut { _ in
+            for line in ["ZINCRBY z:a 1 m", "DEL z:a", "ZINCRBY z:a 3 m"] {
+                driver.send(line, .expired)
+            }
+            return [Self.letter]
+        }
+        let batch = driver.cut { database.apply($0.tables) }
+        #expect(batch?.deadLetters.isEmpty == true)
+        #expect(batch?.revived.map(\.identity) == [Kind.scores.row])
+        #expect(Kind.scores.total(database) == 114)
+    }
+
+    @Test("what came back while nobody looked has what was refused before, too")
+    func refusedBeforeReturn() throws {
+        var database = Kind.scores.database()
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        try driver.retry(Self.letter)
+        try driver.read(Self.one(5), after: [])
+        let batch = driver.cut { database.apply($0.tables) }
+        #expect(batch?.revived.map(\.identity) == [Kind.scores.row])
+        #expect(Kind.scores.total(database) == 115)
+    }
+
+    @Test("the letter of a whole score stays where nothing came to it before its key went")
+    func wholeUnread() {
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.whole])
+        driver.lookAgain(Kind.scores.row, table: "scores")
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut()
+        #expect(batch?.deadLetters.isEmpty == true)
+        #expect(batch?.revived.isEmpty == true)
     }
 }
