@@ -8,12 +8,13 @@ struct PostgresLetters {
     /// The pause before the first retry; each further one is twice as long, up to 64 times.
     let retryAfter: Duration
 
-    /// Those that are stored, with their values where these are as short as a counter's.
+    /// Those that are stored, with their values where these are as short as a counter's and are the last.
     func names() throws(SinkError) -> [DeadLetter] {
         try connection.run(
             """
             SELECT table_name, encode(key, 'hex'), encode(member, 'hex'), operation,
-                CASE WHEN octet_length(value) <= \(DeadLetter.shortMax) THEN value END, code, message
+                CASE WHEN octet_length(value) <= \(DeadLetter.shortMax)
+                    AND code <> '\(Misfit.Code.vanished.rawValue)' THEN value END, code, message
             FROM sluice_dead_letters WHERE source = $1
             """, [.text(source)]
         ).rows.map(Self.letter)
@@ -26,7 +27,7 @@ struct PostgresLetters {
             value: row[4].map { Array($0.utf8) }, code: row[5] ?? "", message: row[6] ?? "")
     }
 
-    /// Stores letters; one that is there is replaced.
+    /// Stores letters; one that is there is replaced, but for its value where nothing is known of a later.
     ///
     /// - Parameter position: Where the stream was, or nil to leave it.
     func store(_ letters: [DeadLetter], at position: Position?) throws(SinkError) {
@@ -42,7 +43,10 @@ struct PostgresLetters {
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, clock_timestamp(), clock_timestamp(),
                     clock_timestamp() + make_interval(secs => $9::float8), $10, $11::bigint)
                 ON CONFLICT (source, table_name, key_hash, member_hash) DO UPDATE
-                SET operation = excluded.operation, value = excluded.value, code = excluded.code,
+                SET operation = CASE WHEN \(OwnTables.keepsValue) THEN d.operation
+                        ELSE excluded.operation END,
+                    value = CASE WHEN \(OwnTables.keepsValue) THEN d.value ELSE excluded.value END,
+                    code = excluded.code,
                     message = excluded.message, attempts = d.attempts + 1,
                     last_at = excluded.last_at,
                     retry_at = clock_timestamp()

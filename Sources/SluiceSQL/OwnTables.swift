@@ -97,6 +97,12 @@ public enum OwnTables {
         return "ALTER TABLE \(table) \(columns), DROP CONSTRAINT \(table)_pkey, ADD \(hashedKey)"
     }
 
+    /// Whether a letter that takes the place of `d` knows no value, as the key went before it could be
+    /// read, so that the value known before stays for a person to see.
+    public static let keepsValue =
+        "excluded.code = '\(Misfit.Code.vanished.rawValue)' AND excluded.value IS NULL "
+        + "AND d.value IS NOT NULL"
+
     /// Those that name rows.
     public static let named = ["sluice_loose", "sluice_kept", "sluice_dead_letters"]
 

@@ -47,6 +47,8 @@ public struct RestoredLetters {
         case .remove: try removes.append(letter.identity, mapping)
         case .mark: try marks.append(letter.identity, mapping)
         case .merge, .clear: unread.append(letter)
+        // What the value was before it changed in a way that nobody knows is for a person to see.
+        case .put where letter.code == Misfit.Code.vanished.rawValue: unread.append(letter)
         case .put, .append:
             guard let value = letter.value else {
                 guard letter.operation == .append else { return unread.append(letter) }

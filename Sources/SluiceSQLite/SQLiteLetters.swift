@@ -11,13 +11,14 @@ struct SQLiteLetters {
     let retryAfter: Duration
     let now: String
 
-    /// Those that are stored, with their values where these are as short as a counter's.
+    /// Those that are stored, with their values where these are as short as a counter's and are the last.
     func names() throws -> [DeadLetter] {
         try Row.fetchAll(
             database,
             sql: """
                 SELECT table_name, key, member, operation, code, message,
-                    CASE WHEN length(value) <= \(DeadLetter.shortMax) THEN value END AS value
+                    CASE WHEN length(value) <= \(DeadLetter.shortMax)
+                        AND code <> '\(Misfit.Code.vanished.rawValue)' THEN value END AS value
                 FROM sluice_dead_letters WHERE source = ?
                 """, arguments: [source]
         ).map(letter)
@@ -31,7 +32,7 @@ struct SQLiteLetters {
             value: value.map { Array($0.utf8) }, code: row["code"], message: row["message"])
     }
 
-    /// Stores letters; one that is there is replaced.
+    /// Stores letters; one that is there is replaced, but for its value where nothing is known of a later.
     ///
     /// - Parameter position: Where the stream was, or nil to leave it.
     func store(_ letters: [DeadLetter], at position: Position?) throws {
@@ -39,12 +40,15 @@ struct SQLiteLetters {
         let pause = Double(retryAfter.components.seconds)
         let insert = try database.cachedStatement(
             sql: """
-                INSERT INTO sluice_dead_letters (source, table_name, key, member, operation, value,
+                INSERT INTO sluice_dead_letters AS d (source, table_name, key, member, operation, value,
                     code, message, attempts, first_at, last_at, retry_at, replication_id,
                     replication_offset)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 1, ?9, ?9,
                     strftime('%Y-%m-%d %H:%M:%f', ?9, ?10 || ' seconds'), ?11, ?12)
-                ON CONFLICT DO UPDATE SET operation = excluded.operation, value = excluded.value,
+                ON CONFLICT DO UPDATE SET
+                    operation = CASE WHEN \(OwnTables.keepsValue) THEN d.operation
+                        ELSE excluded.operation END,
+                    value = CASE WHEN \(OwnTables.keepsValue) THEN d.value ELSE excluded.value END,
                     code = excluded.code, message = excluded.message, attempts = attempts + 1,
                     last_at = excluded.last_at,
                     retry_at = strftime('%Y-%m-%d %H:%M:%f', excluded.last_at,

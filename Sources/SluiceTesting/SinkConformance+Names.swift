@@ -120,7 +120,46 @@ extension SinkConformance {
             if !outcome.hasMore { break }
         } while rounds.count < 9
         failures.expect(rounds == [1, 1, 1], "large values are tried a few at a time: \(rounds)")
+        failures += try await vanishedFailures(sink, &writer)
         batch = writer.batch { machine in machine.send("DEL", "c:l1", "c:l2", "c:l3") }
+        _ = try await sink.apply(batch)
+        return failures
+    }
+
+    // The letter of a key that went before it could be read knows no value.
+    private func vanishedFailures(
+        _ sink: any Sink, _ writer: inout BatchWriter,
+    ) async throws -> [String] {
+        let row = RowIdentity(key: Array("c:l1".utf8))
+        let gone = DeadLetter(
+            table: "conform_counters", identity: row, code: Misfit.Code.vanished.rawValue,
+            message: "")
+        let isThere = "WHERE table_name = 'conform_counters'"
+        var failures: [String] = []
+        for (operation, value) in [(DeadLetter.Operation.put, "7"), (.merge, "8")] {
+            let text = "{\"value\":\"\(value)\"}"
+            for letter in [
+                DeadLetter(
+                    table: "conform_counters", identity: row, operation: operation,
+                    value: Array(text.utf8), code: "x", message: ""), gone,
+            ] {
+                var batch = writer.batch { machine in machine.send("INCRBY", "c:other", "1") }
+                batch.deadLetters = [letter]
+                _ = try await sink.apply(batch)
+            }
+            failures.expect(
+                try values("value", "sluice_dead_letters", isThere) == [text]
+                    && values("operation", "sluice_dead_letters", isThere) == [operation.rawValue]
+                    && values("code", "sluice_dead_letters", isThere) == [gone.code],
+                "what a letter had stays when the key goes before a later value is read")
+            let batch = writer.batch { machine in machine.send("INCRBY", "c:other", "1") }
+            _ = try await sink.apply(batch)
+            let outcome = try await sink.retry(LetterChoice(), at: batch.to)
+            failures.expect(
+                outcome.written.isEmpty && outcome.unread.map(\.identity) == [row],
+                "… and is not written")
+        }
+        let batch = writer.batch { machine in machine.send("DEL", "c:other") }
         _ = try await sink.apply(batch)
         return failures
     }

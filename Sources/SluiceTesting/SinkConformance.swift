@@ -148,6 +148,10 @@ public struct SinkConformance {
             valued.contains { $0.operation == .merge }
                 && valued.allSatisfy { $0.value?.count ?? 0 <= DeadLetter.shortMax },
             "what was to be added is remembered with its letter, large values are not loaded")
+        let gone = restored.deadLetters.filter { $0.code == Misfit.Code.vanished.rawValue }
+        failures.expect(
+            !gone.isEmpty && gone.allSatisfy { $0.value == nil },
+            "what was known of a key before it went unread is no value for what comes")
         let late = writer.batch { machine in machine.send("INCR", "c:late") }
         await expectFenced(second, late, "a batch of an older epoch is fenced", &failures)
         failures.expect(
