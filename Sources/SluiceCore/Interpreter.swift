@@ -213,10 +213,16 @@ struct Interpreter: ~Copyable {
             if mappings[table].isOneRowPerKey {
                 let row = Int(buffer.tables[table].keys[slot].first)
                 let state = buffer.tables[table].rows[row]
-                guard offset > state.readOffset || state.shape == .missing else {
+                guard
+                    offset > state.readOffset || state.shape == .missing
+                        || buffer.takeBackRead(table, row, policy)
+                else {
                     switch policy.map({ mappings[table].removal[$0] }) {
-                    case .keep: buffer.breakSpared(table, row)
+                    case .keep:
+                        buffer.tables[table].goneBeforeRead.insert(Int32(row))
+                        buffer.breakSpared(table, row)
                     case nil:
+                        buffer.tables[table].goneBeforeRead.insert(Int32(row))
                         buffer.vanished += 1
                         buffer.unspare(table, row)
                     case .delete, .mark: buffer.unspare(table, row)
@@ -234,7 +240,10 @@ struct Interpreter: ~Copyable {
                     // What was read is a later key's, and replaced what this one had.
                     buffer.sweepUnproven(table, slot)
                     buffer.resolveTentative(table, slot, policy)
-                    if isKept { buffer.vanish(table, slot) }
+                    if isKept {
+                        buffer.tables[table].keysGoneBeforeRead.insert(Int32(slot))
+                        buffer.vanish(table, slot)
+                    }
                     continue
                 }
                 if isMissing { buffer.tables[table].keys[slot].readOffset = .min }

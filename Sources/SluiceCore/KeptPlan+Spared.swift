@@ -23,6 +23,11 @@ extension KeptPlan {
             let isWhole = state == .gone && !changes.sparedIsBroken[index]
             guard mapping.isCounter else {
                 remember(rows[index], .back, instead: state)
+                if case .score(let score)? = changes.sparedPending[index] {
+                    let sum = isWhole ? value.reals[index] : changes.sparedReals[index]
+                    changes.puts.append(changes.spared, index, score: score + sum)
+                    continue
+                }
                 let sum =
                     isWhole
                     ? value.reals[index] + changes.sparedLetters[index]
@@ -39,7 +44,7 @@ extension KeptPlan {
                     changes.spared, index, total: total &+ delta, deadline: deadline)
                 continue
             case .add(let sum)?: delta &+= sum
-            case nil: break
+            case .score?, nil: break
             }
             guard delta != 0 || deadline != nil else { continue }
             added.rows.append(changes.spared, index, total: delta, deadline: deadline)

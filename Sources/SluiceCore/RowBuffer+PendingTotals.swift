@@ -1,13 +1,15 @@
-/// What a counter's dead letter holds, and the database does not have.
+/// What the dead letter of a counter or a score holds, and the database does not have.
 public enum PendingTotal: Hashable, Sendable {
     /// What is to be added to the row, which has more than Redis because it outlived its key.
     case add(Int64)
     /// What the row was to be.
     case total(Int64)
+    /// What a score was to be.
+    case score(Double)
 }
 
-// A counter that outlived its key has more than Redis has. What it was to be, or what was to be added to
-// it, and was refused, stands only in its dead letter: what comes then goes on top of that.
+// A total that outlived its key is more than Redis has. What it was to be, or what was to be added to it, and
+// was refused, stands only in its dead letter: what comes then goes on top of that.
 extension RowBuffer {
     /// Notes what a row's dead letter holds of its total.
     mutating func notePending(_ table: Int, _ row: Int, _ pending: PendingTotal?) {
@@ -88,7 +90,17 @@ extension RowBuffer {
             tables[table].fill(row, with: .null)
             tables[table].rows[row].shape = .value
             tables[table].set(row, 0, .integer(total &+ delta))
+        case .score(let score):
+            beginScore(table, row, score)
         }
+        touch(table, row)
+    }
+
+    /// Begins a score that outlived its key with what it was to be, and what was added to it.
+    mutating func beginScore(_ table: Int, _ row: Int, _ score: Double) {
+        tables[table].fill(row, with: .null)
+        tables[table].rows[row].shape = .value
+        tables[table].set(row, 0, .real(score))
         touch(table, row)
     }
 
@@ -114,8 +126,13 @@ extension RowBuffer {
             case .unchanged: 0
             default: nil
             }
-        if case .addReal(let delta) = cell, let sum = takeLetterSum(table, row) {
-            return begin(table, row, with: sum + delta)
+        if case .addReal(let delta) = cell {
+            if let sum = takeLetterSum(table, row) {
+                return begin(table, row, with: sum + delta)
+            }
+            if case .score(let score)? = takePending(table, row) {
+                return beginScore(table, row, score + delta)
+            }
         }
         if let folded, let pending = takePending(table, row) {
             return begin(table, row, with: pending, and: folded)
@@ -150,12 +167,17 @@ extension RowBuffer {
 }
 
 extension DeadLetter {
-    /// What it holds of a counter's total.
+    /// What it holds of a counter's total, or of a whole score.
     func pending(_ mapping: TableMapping) -> PendingTotal? {
-        guard mapping.isCounter, let value else { return nil }
+        guard mapping.isTotal, let value else { return nil }
         var start = LetterObject()
         start.append(Bytes(mapping.values[0].name.utf8), text: [])
         let before = start.finished().dropLast(2)
+        guard mapping.isCounter else {
+            guard operation == .put else { return nil }
+            return Self.digits(value, after: before).flatMap { Number.real($0.span) }
+                .map(PendingTotal.score)
+        }
         switch operation {
         case .merge:
             let marker = before.dropLast() + Bytes("{\"add\":\"".utf8)

@@ -85,8 +85,7 @@ extension RowBuffer {
             tables[table].rows[row].shape = .missing
         case .missing where tables[table].rows[row].flags.contains(.swept):
             sweepOut(table, row)
-        case .missing:
-            remove(table, row, .deleted)
+        case .missing: remove(table, row, .deleted)
         case .wrongType:
             leaveOpaque(table, row)
             tables[table].rows[row].shape = .untouched

@@ -46,6 +46,7 @@ extension RowBuffer {
         tables[table].rows[row].shape = .absent
         tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
         tables[table].rows[row].misfit = nil
+        tables[table].goneBeforeRead.remove(Int32(row))
         tables[table].forgetKept(row)
         touch(table, row)
     }
@@ -87,7 +88,7 @@ extension RowBuffer {
         let isScore = tables[table].mapping.isScore
         let isOfLetter = flags.contains(.setAside) && isScore
         if isOfLetter, tables[table].letterSums[Int32(row)] == nil,
-            tables[table].spared[Int32(row)]?.hasSum == false
+            tables[table].spared[Int32(row)]?.lacksAdds == false
         {
             // What it was to be is only in the dead letter, which stays as the row does.
             unspare(table, row)
@@ -95,7 +96,13 @@ extension RowBuffer {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)) else { return }
-            if isScore { return begin(table, row, with: spared.score) }
+            if isScore {
+                guard case .score(let score)? = spared.pending else {
+                    return begin(table, row, with: spared.score)
+                }
+                tables[table].pendingTotals[Int32(row)] = nil
+                return beginScore(table, row, score + spared.score)
+            }
             // An add of nothing makes a row too, if there is none.
             guard spared.delta != 0 || spared.pending != nil || !spared.isBroken else { return }
             tables[table].pendingTotals[Int32(row)] = nil
@@ -113,6 +120,7 @@ extension RowBuffer {
         let isSetAside = tables[table].rows[row].flags.contains(.setAside)
         return tables[table].spared[Int32(row)]?.isUnknown == true
             || isScore && isSetAside && tables[table].letterSums[Int32(row)] == nil
+                && tables[table].spared[Int32(row)]?.pending == nil
     }
 
     /// Removes all rows of a key as its table's policy says, but for those that were read at a
@@ -266,7 +274,10 @@ extension RowBuffer {
                 tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
                 tables[table].keys[key].flags.remove(.tentative)
             }
-            if !isOlder { sweepUnproven(table, key) }
+            if !isOlder {
+                tables[table].keysGoneBeforeRead.insert(Int32(key))
+                sweepUnproven(table, key)
+            }
             let isTentative = (isAmidPages || !isOlder) && state.flags.contains(.tentative)
             if isTentative { takeBackClear(table, key) }
             // What a later read of the key did not find stays with all others.

@@ -193,10 +193,25 @@ extension RowBuffer {
         tables[table].spared[Int32(row), default: Spared()].isBroken = true
     }
 
+    /// Forgets what was read of a counter whose key goes before the place of the read, and stays: what was
+    /// added until then is written, and from here on the stream says everything.
+    ///
+    /// - Returns: False where that is not all that the database lacks.
+    mutating func takeBackRead(_ table: Int, _ row: Int, _ cause: RemovalCause?) -> Bool {
+        let state = tables[table].rows[row]
+        guard tables[table].mapping.isCounter, state.shape == .value,
+            state.flags.isSuperset(of: [.spared, .dirty]),
+            cause.map({ tables[table].mapping.removal[$0] }) == .keep
+        else { return false }
+        readOnceMore(table, row)
+        return true
+    }
+
     /// Notes that a row was read after all of its key or table went: it is of a key that came back.
     ///
     /// - Parameter kept: How the rest is remembered.
     mutating func sparedNewer(_ table: Int, _ row: Int, _ kept: Kept) {
+        tables[table].goneBeforeRead.insert(Int32(row))
         if tables[table].rows[row].flags.contains(.spared) {
             guard tables[table].mapping.isScore else { return breakSpared(table, row) }
             tables[table].spared[Int32(row), default: Spared()].isBroken = true
@@ -261,7 +276,8 @@ extension RowBuffer {
 
     private func sum(_ table: Int, _ slot: Int32, _ spared: Spared, isLast: Bool) -> Cell? {
         let isSetAside = tables[table].rows[Int(slot)].flags.contains(.setAside)
-        guard !isSetAside || isLast else { return nil }
+        // Of adds that nobody knows, the letter alone says that there were some.
+        guard !isSetAside || isLast && !spared.isUnknown else { return nil }
         if tables[table].mapping.isScore {
             return isSetAside && tables[table].letterSums[slot] == nil
                 ? nil : .addReal(spared.score)
@@ -270,7 +286,7 @@ extension RowBuffer {
         case nil: isSetAside ? nil : .add(spared.delta)
         case .add(let sum): .add(sum &+ spared.delta)
         // What the row was to be may not be all that it was to be.
-        case .total: nil
+        case .total, .score: nil
         }
     }
 

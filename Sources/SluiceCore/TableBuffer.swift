@@ -35,6 +35,10 @@ struct TableBuffer {
     var letterSums: [Int32: Double] = [:]
     /// What was to be added to rows, and stands only in their dead letters.
     var pendingTotals: [Int32: PendingTotal] = [:]
+    /// Rows whose key went before the place of the stream at which they were read, and which stay.
+    var goneBeforeRead: Set<Int32> = []
+    /// The same of whole keys.
+    var keysGoneBeforeRead: Set<Int32> = []
     /// Hashes that are read page by page.
     var fieldScans: [Int32: FieldScan] = [:]
     /// How often such a reading began anew.
@@ -315,6 +319,9 @@ struct Spared {
 extension Spared {
     /// Whether something was added that is still to be written.
     var hasSum: Bool { delta != 0 || score != 0 }
+
+    /// Whether something was added that the database does not have, and no letter.
+    var lacksAdds: Bool { delta != 0 || real != 0 || isUnknown }
 
     /// All that was added to a score.
     var score: Double { real + letter }

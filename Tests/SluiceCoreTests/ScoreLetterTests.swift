@@ -9,11 +9,16 @@ struct ScoreLetterTests {
 
     private static func one(_ number: Int) -> ReadValue { .single(Array("\(number)".utf8)) }
 
-    private static let letter = DeadLetter(
+    static let letter = DeadLetter(
         table: "scores", identity: Kind.scores.row, operation: .merge,
         value: Array("{\"score\":{\"add\":\"10.0\"}}".utf8), code: "23514", message: "")
 
-    private static let whole = DeadLetter(
+    /// What the score was to be, beyond what the database has.
+    static let larger = DeadLetter(
+        table: "scores", identity: Kind.scores.row, operation: .put,
+        value: Array("{\"score\":\"110.0\"}".utf8), code: "23514", message: "")
+
+    static let whole = DeadLetter(
         table: "scores", identity: Kind.scores.row, operation: .put,
         value: Array("{\"score\":\"100.0\"}".utf8), code: "23514", message: "")
 
@@ -40,12 +45,11 @@ struct ScoreLetterTests {
         #expect(Kind.scores.total(database) == total + 10)
     }
 
-    /// What came to it beside the letter, before the restart, is nowhere. The letter of a whole score says
-    /// more than one that the key went.
+    /// What came to it beside the letter, before the restart, is nowhere.
     @Test(
         "a score with a letter that was to be read before a restart leaves one when it goes unread")
     func lettersBeforeRestart() throws {
-        for (letter, codes) in [(Self.letter, ["key.vanished"]), (Self.whole, [])] {
+        for letter in [Self.letter, Self.whole] {
             let driver = MachineDriver(Kind.scores.tables, letters: [letter])
             driver.send("ZINCRBY z:a 3 m")
             let late = driver.cut(isLate: true)
@@ -53,7 +57,7 @@ struct ScoreLetterTests {
                 Kind.scores.tables, loose: late?.loose ?? [], letters: [letter])
             next.send("DEL z:a", .expired)
             let batch = next.cut()
-            #expect(batch?.deadLetters.map(\.code) == codes)
+            #expect(batch?.deadLetters.map(\.code) == ["key.vanished"])
             #expect(batch?.revived.isEmpty == true)
             #expect(batch?.tables.allSatisfy { $0.merges.isEmpty } == true)
         }
@@ -207,5 +211,108 @@ struct ScoreLetterTests {
         let batch = driver.cut()
         #expect(batch?.deadLetters.isEmpty == true)
         #expect(batch?.revived.isEmpty == true)
+    }
+
+    @Test("the letter of a row whose key goes is not forgotten with the commit that says so")
+    func goneBetween() {
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        driver.send("DEL z:a", .expired)
+        _ = driver.cut { database.apply($0.tables) }
+        driver.send("ZINCRBY z:a 3 m")
+        for batch in driver.settle(Self.one(3)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 113)
+    }
+
+    @Test("what a score was to be, and was refused, goes on when its key comes back")
+    func wholeGoesOn() throws {
+        for isSplit in [false, true] {
+            var database = Kind.scores.database(outlived: isSplit)
+            let driver = MachineDriver(Kind.scores.tables, letters: [Self.larger])
+            if !isSplit { driver.send("DEL z:a", .expired) }
+            driver.send("ZINCRBY z:a 5 m")
+            for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+            #expect(Kind.scores.total(database) == 115)
+        }
+    }
+
+    @Test("what was added to a score beside its letter is written when its key goes")
+    func wholeAndAdds() throws {
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(Kind.scores.tables, letters: [Self.larger])
+        driver.send("ZINCRBY z:a 5 m")
+        driver.send("DEL z:a", .expired)
+        let batch = driver.cut { database.apply($0.tables) }
+        #expect(batch?.revived.map(\.identity) == [Kind.scores.row])
+        #expect(Kind.scores.total(database) == 115)
+        #expect(database.kept(0, Kind.scores.row) == .gone)
+    }
+
+    @Test("what a score was to be is refused while its key goes and comes back")
+    func wholeRefusedAndBack() throws {
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(Kind.scores.tables)
+        driver.send("ZADD z:a 110 m")
+        _ = driver.cut { _ in
+            for line in ["ZINCRBY z:a 1 m", "DEL z:a", "ZINCRBY z:a 3 m"] {
+                driver.send(line, .expired)
+            }
+            return [Self.larger]
+        }
+        for batch in driver.settle(Self.one(3)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 114)
+    }
+
+    @Test("a letter to which nothing was added before a restart is no less than before it")
+    func lacksNothing() throws {
+        for letter in [Self.letter, Self.larger] {
+            var database = Kind.scores.database(outlived: false)
+            let driver = MachineDriver(Kind.scores.tables, letters: [letter])
+            driver.lookAgain(Kind.scores.row, table: "scores")
+            let late = driver.cut(isLate: true)
+            let next = MachineDriver(
+                Kind.scores.tables, loose: late?.loose ?? [], letters: [letter])
+            next.send("DEL z:a", .expired)
+            let batch = next.cut { database.apply($0.tables) }
+            #expect(batch?.deadLetters.isEmpty == true)
+            let isWritten = batch?.revived.isEmpty == false
+            #expect(Kind.scores.total(database) == (isWritten ? 110 : 100))
+            #expect(letter == Self.larger || isWritten)
+        }
+    }
+
+    @Test("a letter that lacks adds stays one through a stop")
+    func lacksAddsTwice() {
+        let first = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        first.send("ZINCRBY z:a 3 m")
+        let late = first.cut(isLate: true)
+        var loose = late?.loose ?? []
+        let second = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.letter])
+        let isDone = second.drain {
+            loose = $0.loose ?? loose
+            #expect($0.revived.isEmpty && $0.tables.isEmpty)
+        }
+        #expect(isDone)
+        let third = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.letter])
+        third.send("DEL z:a", .expired)
+        #expect(third.cut()?.deadLetters.map(\.code) == ["key.vanished"])
+    }
+
+    @Test("what a counter was to be ends with the letter that said so")
+    func otherLetter() throws {
+        let kind = Kind.counters
+        var database = kind.database(outlived: false)
+        let letter = DeadLetter(
+            table: "counters", identity: kind.row, operation: .put,
+            value: Array("{\"value\":\"107\",\"expires_at\":null}".utf8), code: "23514", message: ""
+        )
+        let driver = MachineDriver(kind.tables, letters: [letter])
+        driver.send("SET c:a word")
+        _ = driver.cut { database.apply($0.tables) }
+        driver.send("DEL c:a", .expired)
+        _ = driver.cut { database.apply($0.tables) }
+        driver.send("INCRBY c:a 5")
+        for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 105)
     }
 }
