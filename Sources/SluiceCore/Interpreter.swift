@@ -225,7 +225,9 @@ struct Interpreter: ~Copyable {
                         buffer.tables[table].goneBeforeRead.insert(Int32(row))
                         buffer.vanished += 1
                         buffer.unspare(table, row)
-                    case .delete, .mark: buffer.unspare(table, row)
+                    case .delete, .mark:
+                        buffer.tables[table].goneBeforeRead.remove(Int32(row))
+                        buffer.unspare(table, row)
                     }
                     continue
                 }
@@ -240,10 +242,7 @@ struct Interpreter: ~Copyable {
                     // What was read is a later key's, and replaced what this one had.
                     buffer.sweepUnproven(table, slot)
                     buffer.resolveTentative(table, slot, policy)
-                    if isKept {
-                        buffer.tables[table].keysGoneBeforeRead.insert(Int32(slot))
-                        buffer.vanish(table, slot)
-                    }
+                    if isKept { buffer.vanish(table, slot) }
                     continue
                 }
                 if isMissing { buffer.tables[table].keys[slot].readOffset = .min }

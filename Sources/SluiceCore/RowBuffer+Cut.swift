@@ -225,7 +225,7 @@ extension RowBuffer {
                         table: buffer.mapping.name,
                         identity: RowIdentity(key: key.bytes, member: row.member),
                         offset: isOpen ? nil : row.readOffset,
-                        replaces: isOpen && buffer.mapping.isTotal && buffer.mapping.canKeep
+                        replaces: isOpen && buffer.mapping.isTotal
                             && !row.flags.contains(.spared),
                         lacksAdds: isOpen && row.flags.isSuperset(of: [.spared, .setAside])
                             && buffer.spared[Int32(index)]?.lacksAdds == true,

@@ -6,7 +6,7 @@ extension RowBuffer {
     mutating func forgetKnowledge() {
         for table in tables.indices {
             tables[table].goneBeforeRead = []
-            tables[table].keysGoneBeforeRead = []
+            tables[table].goneUnread = []
             for key in tables[table].keys.indices {
                 if tables[table].keys[key].flags.contains(.free) { continue }
                 leaveOpaque(table, key: key)
@@ -48,6 +48,9 @@ extension RowBuffer {
                 let isSpared = tables[table].rows[row].flags.contains(.spared)
                 let delta = tables[table].spared[Int32(row)]
                 makeOpaqueAgain(table, row)
+                if tables[table].goneBeforeRead.remove(Int32(row)) != nil {
+                    tables[table].goneUnread.insert(Int32(row))
+                }
                 if isSpared {
                     tables[table].rows[row].flags.insert(.spared)
                     tables[table].spared[Int32(row)] = delta

@@ -15,16 +15,17 @@ extension RowBuffer {
 
     /// Forgets what went before it was read, once the stream is where it was read.
     mutating func forgetGoneBeforeRead(_ offset: Int64) {
-        for table in tables.indices
-        where !tables[table].goneBeforeRead.isEmpty || !tables[table].keysGoneBeforeRead.isEmpty {
-            let buffer = tables[table]
-            tables[table].goneBeforeRead = buffer.goneBeforeRead.filter {
-                let row = buffer.rows[Int($0)]
-                return row.shape == .opaque || row.shape == .missing || row.readOffset > offset
+        for table in tables.indices {
+            if !tables[table].goneBeforeRead.isEmpty {
+                let rows = tables[table].rows
+                tables[table].goneBeforeRead = tables[table].goneBeforeRead.filter {
+                    rows[Int($0)].readOffset > offset
+                }
             }
-            tables[table].keysGoneBeforeRead = buffer.keysGoneBeforeRead.filter {
-                let key = buffer.keys[Int($0)]
-                return !key.flags.isDisjoint(with: [.opaque, .missing]) || key.readUntil > offset
+            guard !tables[table].goneUnread.isEmpty else { continue }
+            let rows = tables[table].rows
+            tables[table].goneUnread = tables[table].goneUnread.filter {
+                [.opaque, .missing].contains(rows[Int($0)].shape)
             }
         }
     }
@@ -46,7 +47,7 @@ extension RowBuffer {
             }
             if isReplacedUnseen(item.table, row) { return leaveUnseen(item.table, row) }
             // It went before what a server that is no more said of it.
-            let wasGone = tables[item.table].goneBeforeRead.remove(Int32(row)) != nil
+            let wasGone = tables[item.table].goneUnread.remove(Int32(row)) != nil
             remove(item.table, row, mayHide || wasGone ? nil : .deleted)
         } else if tables[item.table].keys[item.key].flags.contains(.missing) {
             let before = tables[item.table].keys[item.key].flags
@@ -59,9 +60,6 @@ extension RowBuffer {
                 return tables[item.table].keys[item.key].flags.subtract(Key.Flags.ofRead)
             }
             let offset = tables[item.table].keys[item.key].readOffset
-            if tables[item.table].keysGoneBeforeRead.remove(Int32(item.key)) != nil {
-                return clear(item.table, item.key, at: offset, nil)
-            }
             let isLooked = !before.isDisjoint(with: [.looked, .baseline])
             clear(item.table, item.key, at: offset, .deleted, isEmptied: isLooked)
             if isLooked { sweepLooked(item.table, item.key, before: before) }

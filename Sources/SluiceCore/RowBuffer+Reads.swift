@@ -112,6 +112,9 @@ extension RowBuffer {
         case .entries:
             preconditionFailure("a row is no stream")
         }
+        if tables[table].rows[row].shape == .value, !tables[table].goneUnread.isEmpty {
+            tables[table].goneUnread.remove(Int32(row))
+        }
         if tables[table].rows[row].shape == .value, let column = tables[table].mapping.deadline {
             tables[table].set(row, column, result.deadline.map(Cell.integer) ?? .null)
         }

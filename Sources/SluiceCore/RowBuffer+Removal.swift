@@ -46,7 +46,7 @@ extension RowBuffer {
         tables[table].rows[row].shape = .absent
         tables[table].rows[row].flags.subtract([.gone, .marked, .spared, .swept])
         tables[table].rows[row].misfit = nil
-        tables[table].goneBeforeRead.remove(Int32(row))
+        tables[table].forgetGone(row)
         tables[table].forgetKept(row)
         touch(table, row)
     }
@@ -274,10 +274,7 @@ extension RowBuffer {
                 tables[table].keys[key].flags.subtract(Key.Flags.ofRead)
                 tables[table].keys[key].flags.remove(.tentative)
             }
-            if !isOlder {
-                tables[table].keysGoneBeforeRead.insert(Int32(key))
-                sweepUnproven(table, key)
-            }
+            if !isOlder { sweepUnproven(table, key) }
             let isTentative = (isAmidPages || !isOlder) && state.flags.contains(.tentative)
             if isTentative { takeBackClear(table, key) }
             // What a later read of the key did not find stays with all others.

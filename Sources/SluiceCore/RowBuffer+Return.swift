@@ -11,11 +11,15 @@ extension RowBuffer {
     /// The key of a row that outlived it comes back.
     mutating func comeBack(_ table: Int, _ row: Int, isAdd: Bool) {
         let shape = tables[table].rows[row].shape
+        // Of adds that nobody knows it is known that they were adds.
         guard isAdd, tables[table].kept[Int32(row)] == .gone, shape != .absent,
             tables[table].rows[row].misfit == nil
+                || tables[table].spared[Int32(row)]?.isUnknown == true
         else {
             return beginPut(table, row)
         }
+        tables[table].rows[row].misfit = nil
+        unspare(table, row)
         tables[table].rows[row].flags.remove(.gone)
         tables[table].kept[Int32(row)] = .back
         // What Redis has now are only adds: a total goes on, other columns start afresh.
@@ -230,6 +234,7 @@ extension RowBuffer {
 
     /// Notes that the application removed a member before the place at which it was read.
     mutating func removeBeforeRead(_ table: Int, _ row: Int) {
+        tables[table].goneBeforeRead.remove(Int32(row))
         if tables[table].rows[row].shape == .missing {
             // From here on the stream says everything.
             tables[table].rows[row].readOffset = .min

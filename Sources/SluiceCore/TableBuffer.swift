@@ -37,8 +37,8 @@ struct TableBuffer {
     var pendingTotals: [Int32: PendingTotal] = [:]
     /// Rows whose key went before the place of the stream at which they were read, and which stay.
     var goneBeforeRead: Set<Int32> = []
-    /// The same of whole keys.
-    var keysGoneBeforeRead: Set<Int32> = []
+    /// Those of them that are read once more, because a successor of the server may never have had them.
+    var goneUnread: Set<Int32> = []
     /// Hashes that are read page by page.
     var fieldScans: [Int32: FieldScan] = [:]
     /// How often such a reading began anew.
@@ -184,6 +184,7 @@ struct TableBuffer {
         }
         fill(slot, with: .unchanged)
         if !pendingTotals.isEmpty { pendingTotals[Int32(slot)] = nil }
+        forgetGone(slot)
         rows[slot] = Row()
         rows[slot].flags = .free
         freeRows.append(Int32(slot))
@@ -225,6 +226,12 @@ struct TableBuffer {
     mutating func forgetKept(_ row: Int) {
         if !kept.isEmpty { kept[Int32(row)] = nil }
         if !spared.isEmpty { spared[Int32(row)] = nil }
+    }
+
+    /// Forgets that the key of a row went before the row was read.
+    mutating func forgetGone(_ row: Int) {
+        if !goneBeforeRead.isEmpty { goneBeforeRead.remove(Int32(row)) }
+        if !goneUnread.isEmpty { goneUnread.remove(Int32(row)) }
     }
 
     // MARK: Cells

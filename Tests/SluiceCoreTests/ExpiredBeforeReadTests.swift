@@ -41,36 +41,157 @@ struct ExpiredBeforeReadTests {
         #expect(kind.total(database) == 100)
     }
 
+    /// A hash and a set, of which the application has two versions.
+    private static let others: [(name: String, row: RowIdentity, before: String, after: String)] = [
+        ("sessions", RowIdentity(key: Array("h:a".utf8)), "HSET h:a n 1", "HSET h:a n 2"),
+        (
+            "tags", RowIdentity(key: Array("s:a".utf8), member: Array("m".utf8)), "SADD s:a m",
+            "SADD s:a m"
+        ),
+    ]
+
+    // A database with the first version, and a machine that does not know it.
+    private static func world(
+        _ name: String, _ line: String,
+    ) -> (driver: MachineDriver, database: ModelDatabase) {
+        let tables = ModelTraffic.mappings.filter { $0.name == name }.map {
+            TableMapping(
+                name: name, keys: $0.keys, type: $0.type, fields: $0.fields,
+                columns: Array($0.values.prefix($0.fields.count)), member: $0.member)
+        }
+        var database = ModelDatabase(mappings: tables)
+        let first = MachineDriver(tables)
+        first.send(line)
+        _ = first.cut { database.apply($0.tables) }
+        return (MachineDriver(tables), database)
+    }
+
+    private static func value(_ name: String, _ number: String) -> ReadValue {
+        name == "tags"
+            ? one(1) : .page([Array("n".utf8), Array(number.utf8)], next: [0x30])
+    }
+
     @Test("rows of any type stay, though a successor never had the key that was read")
     func failOverOfOthers() throws {
-        for (name, key, member, before, after) in [
-            ("sessions", "h:a", "", "HSET h:a n 1", "HSET h:a n 2"),
-            ("tags", "s:a", "m", "SADD s:a m", "SADD s:a m"),
-        ] {
-            let tables = ModelTraffic.mappings.filter { $0.name == name }.map {
-                TableMapping(
-                    name: name, keys: $0.keys, type: $0.type, fields: $0.fields,
-                    columns: Array($0.values.prefix($0.fields.count)), member: $0.member)
+        for (name, row, before, after) in Self.others {
+            for cause in [RemovalCause.expired, nil] {
+                var (driver, database) = Self.world(name, before)
+                let values = database.tables[0][row]
+                try #require(values != nil)
+                let removal = before.contains("h:a") ? "DEL h:a" : "DEL s:a"
+                driver.lookAgain(row, table: name)
+                try driver.read(Self.value(name, "2"), after: [removal, after])
+                driver.send(removal, cause)
+                driver.failOver()
+                try driver.read(.missing, after: [])
+                _ = driver.cut { database.apply($0.tables) }
+                #expect(database.tables[0][row] == values, "\(name)")
+                #expect(driver.machine.counters.doubtful > 0, "\(name)")
             }
-            let row = RowIdentity(key: Array(key.utf8), member: Array(member.utf8))
-            var database = ModelDatabase(mappings: tables)
-            let driver = MachineDriver(tables)
-            driver.send(before)
-            _ = driver.cut { database.apply($0.tables) }
-            let values = database.tables[0][row]
-            try #require(values != nil)
-            let next = MachineDriver(tables)
-            next.lookAgain(row, table: name)
-            let value: ReadValue =
-                name == "tags"
-                ? Self.one(1) : .page([Array("n".utf8), Array("2".utf8)], next: [0x30])
-            try next.read(value, after: ["DEL \(key)", after])
-            next.send("DEL \(key)", .expired)
-            next.failOver()
-            try next.read(.missing, after: [])
-            _ = next.cut { database.apply($0.tables) }
-            #expect(database.tables[0][row] == values, "\(name)")
-            #expect(next.machine.counters.doubtful > 0, "\(name)")
         }
+    }
+
+    @Test("what the application removes afterwards goes, with a failover or without")
+    func removedAfterwards() throws {
+        let (name, row, before, after) = Self.others[0]
+        var (driver, database) = Self.world(name, before)
+        driver.lookAgain(row, table: name)
+        try driver.read(Self.value(name, "2"), after: ["DEL h:a", after])
+        driver.send("DEL h:a", .expired)
+        driver.send(after)
+        driver.send("HDEL h:a n")
+        try driver.read(.missing, after: [])
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][row] == nil)
+        #expect(driver.machine.counters.doubtful == 0)
+
+        (driver, database) = Self.world(name, before)
+        driver.lookAgain(row, table: name)
+        let stream = ["DEL h:a", after, "DEL h:a", "HSET h:a n 3"]
+        try driver.read(Self.value(name, "3"), after: stream)
+        driver.send("DEL h:a", .expired)
+        driver.send(after)
+        driver.send("DEL h:a")
+        driver.failOver()
+        try driver.read(.missing, after: [])
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(database.tables[0][row] == nil)
+    }
+
+    @Test("a member that the application removes afterwards goes, though a failover comes then")
+    func memberRemovedAfterwards() throws {
+        let (name, row, before, after) = Self.others[1]
+        for removal in ["SREM s:a m", "DEL s:a"] {
+            var (driver, database) = Self.world(name, before)
+            driver.lookAgain(row, table: name)
+            try driver.read(Self.value(name, ""), after: ["DEL s:a", after, removal, after])
+            driver.send("DEL s:a", .expired)
+            driver.send(after)
+            driver.send(removal)
+            driver.failOver()
+            try driver.read(.missing, after: [])
+            for batch in driver.settle(nil) { database.apply(batch.tables) }
+            #expect(database.tables[0][row] == nil, "\(removal)")
+        }
+    }
+
+    @Test(
+        "members of a key that expired stay, though a successor never had the key that was read",
+        arguments: ["DEL z:a", "FLUSHALL"])
+    func failOverOfKeys(removal: String) throws {
+        let kind = Kind.scores
+        var database = kind.database(outlived: false)
+        let driver = MachineDriver(kind.tables)
+        driver.send("ZPOPMIN z:a")
+        let page = ReadValue.page([Array("m".utf8), Array("3".utf8)], next: [0x30])
+        try driver.read(page, after: [removal, kind.add(3)])
+        driver.send(removal, .expired)
+        driver.failOver()
+        try driver.read(.missing, after: [])
+        for batch in driver.settle(nil) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 100)
+    }
+
+    /// A key that went before the read is remembered no longer than what was read.
+    @Test(
+        "a key that the application empties afterwards goes", arguments: [nil, "", "DEL l:a"])
+    func emptied(removal: String?) throws {
+        let lists = [
+            TableMapping(
+                name: "lists",
+                keys: KeyPattern(segments: [
+                    .literal(Array("l:".utf8)), .placeholder(Column(name: "id", type: .text)),
+                ]), type: .list, columns: [Column(name: "items", type: .json)])
+        ]
+        let row = RowIdentity(key: Array("l:a".utf8))
+        var database = ModelDatabase(mappings: lists)
+        let first = MachineDriver(lists)
+        first.send("RPUSH l:a x")
+        for batch in first.settle(.elements([[0x78]])) { database.apply(batch.tables) }
+        #expect(database.tables[0][row] != nil)
+        let driver = MachineDriver(lists)
+        driver.lookAgain(row, table: "lists")
+        try driver.read(.elements([[0x79]]), after: ["DEL l:a", "RPUSH l:a y"])
+        driver.send("DEL l:a", removal == nil ? nil : .expired)
+        guard let removal else {
+            driver.failOver()
+            try driver.read(.missing, after: [])
+            for batch in driver.settle(nil) { database.apply(batch.tables) }
+            #expect(database.tables[0][row] != nil)
+            return
+        }
+        driver.send("RPUSH l:a y")
+        if removal.isEmpty {
+            _ = driver.cut { database.apply($0.tables) }
+        } else {
+            driver.send(removal)
+        }
+        driver.send("RPUSH l:a z")
+        driver.send("LTRIM l:a 1 0")
+        try driver.read(.missing, after: [])
+        driver.send("PING")
+        for batch in driver.settle(nil) { database.apply(batch.tables) }
+        #expect(database.tables[0][row] == nil)
+        #expect(driver.machine.counters.doubtful == 0)
     }
 }

@@ -263,6 +263,23 @@ struct ScoreLetterTests {
         #expect(Kind.scores.total(database) == 114)
     }
 
+    @Test("what a score was to be is refused, though its key had expired, while that goes on")
+    func wholeRefusedAfterExpiry() throws {
+        var database = Kind.scores.database(outlived: false)
+        let driver = MachineDriver(Kind.scores.tables)
+        driver.send("ZADD z:a 110 m")
+        driver.send("DEL z:a", .expired)
+        _ = driver.cut { _ in
+            for line in ["ZINCRBY z:a 1 m", "DEL z:a", "ZINCRBY z:a 3 m"] {
+                driver.send(line, .expired)
+            }
+            return [Self.larger]
+        }
+        let batch = driver.cut { database.apply($0.tables) }
+        #expect(batch?.deadLetters.isEmpty == true)
+        #expect(Kind.scores.total(database) == 114)
+    }
+
     @Test("a letter to which nothing was added before a restart is no less than before it")
     func lacksNothing() throws {
         for letter in [Self.letter, Self.larger] {
@@ -288,9 +305,10 @@ struct ScoreLetterTests {
         let late = first.cut(isLate: true)
         var loose = late?.loose ?? []
         let second = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.letter])
+        second.send("ZADD z:b 1 m")
         let isDone = second.drain {
             loose = $0.loose ?? loose
-            #expect($0.revived.isEmpty && $0.tables.isEmpty)
+            #expect($0.revived.isEmpty && $0.tables.allSatisfy { $0.merges.isEmpty })
         }
         #expect(isDone)
         let third = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.letter])
@@ -314,5 +332,41 @@ struct ScoreLetterTests {
         driver.send("INCRBY c:a 5")
         for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
         #expect(kind.total(database) == 105)
+    }
+
+    @Test("what is lost of adds before a restart takes no total along when the key comes back")
+    func unknownAddsAndBack() throws {
+        var database = Kind.scores.database(outlived: false)
+        let first = MachineDriver(Kind.scores.tables, letters: [Self.larger])
+        first.send("ZINCRBY z:a 3 m")
+        let late = first.cut(isLate: true)
+        let driver = MachineDriver(
+            Kind.scores.tables, loose: late?.loose ?? [], letters: [Self.larger])
+        driver.send("DEL z:a", .expired)
+        driver.send("ZINCRBY z:a 5 m")
+        for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+        #expect(Kind.scores.total(database) == 115)
+        #expect(driver.machine.counters.vanished == 1)
+    }
+
+    @Test("the same of a counter that was read before its key went")
+    func unknownAddsReadAhead() throws {
+        let kind = Kind.counters
+        var database = kind.database()
+        let letter = DeadLetter(
+            table: "counters", identity: kind.row, operation: .merge,
+            value: Array("{\"value\":{\"add\":\"10\"}}".utf8), code: "23514", message: "")
+        let before = MachineDriver(kind.tables)
+        before.send("INCRBY c:a 1")
+        _ = before.cut { database.apply($0.tables) }
+        let first = MachineDriver(kind.tables, letters: [letter])
+        first.send("INCRBY c:a 3")
+        let late = first.cut(isLate: true)
+        let driver = MachineDriver(kind.tables, loose: late?.loose ?? [], letters: [letter])
+        let stream = ["DEL c:a", "INCRBY c:a 5"]
+        try driver.read(Self.one(5), after: stream)
+        for line in stream { driver.send(line, .expired) }
+        for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 116)
     }
 }
