@@ -28,10 +28,7 @@ extension RowBuffer {
             if isLooked, buffer.tables[table].rows[row].flags.contains(.gone) { return }
             guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
                 // What it had before goes with its key.
-                if change == nil {
-                    buffer.tables[table].goneBeforeRead.remove(Int32(row))
-                    buffer.unspare(table, row)
-                }
+                if change == nil { buffer.unspare(table, row) }
                 // It was written already or will be, and the clear must not take it.
                 return buffer.rewrite(table, row)
             }

@@ -15,17 +15,10 @@ extension RowBuffer {
 
     /// Forgets what went before it was read, once the stream is where it was read.
     mutating func forgetGoneBeforeRead(_ offset: Int64) {
-        for table in tables.indices {
-            if !tables[table].goneBeforeRead.isEmpty {
-                let rows = tables[table].rows
-                tables[table].goneBeforeRead = tables[table].goneBeforeRead.filter {
-                    rows[Int($0)].readOffset > offset
-                }
-            }
-            guard !tables[table].goneUnread.isEmpty else { continue }
+        for table in tables.indices where !tables[table].goneBeforeRead.isEmpty {
             let rows = tables[table].rows
-            tables[table].goneUnread = tables[table].goneUnread.filter {
-                [.opaque, .missing].contains(rows[Int($0)].shape)
+            tables[table].goneBeforeRead = tables[table].goneBeforeRead.filter {
+                rows[Int($0)].readOffset > offset
             }
         }
     }

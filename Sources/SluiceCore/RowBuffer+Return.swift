@@ -19,7 +19,6 @@ extension RowBuffer {
             return beginPut(table, row)
         }
         tables[table].rows[row].misfit = nil
-        unspare(table, row)
         tables[table].rows[row].flags.remove(.gone)
         tables[table].kept[Int32(row)] = .back
         // What Redis has now are only adds: a total goes on, other columns start afresh.

@@ -152,39 +152,53 @@ struct ExpiredBeforeReadTests {
         #expect(kind.total(database) == 100)
     }
 
-    /// A key that went before the read is remembered no longer than what was read.
-    @Test(
-        "a key that the application empties afterwards goes", arguments: [nil, "", "DEL l:a"])
-    func emptied(removal: String?) throws {
-        let lists = [
-            TableMapping(
-                name: "lists",
-                keys: KeyPattern(segments: [
-                    .literal(Array("l:".utf8)), .placeholder(Column(name: "id", type: .text)),
-                ]), type: .list, columns: [Column(name: "items", type: .json)])
-        ]
+    /// That a key went before its row was read is remembered no longer than what was read.
+    enum Afterwards: CaseIterable {
+        case committed, removed, lostLater, readAgain, removedUnread
+    }
+
+    private static let lists = [
+        TableMapping(
+            name: "lists",
+            keys: KeyPattern(segments: [
+                .literal(Array("l:".utf8)), .placeholder(Column(name: "id", type: .text)),
+            ]), type: .list, columns: [Column(name: "items", type: .json)])
+    ]
+
+    @Test("a list that the application empties afterwards goes", arguments: Afterwards.allCases)
+    func emptied(afterwards: Afterwards) throws {
         let row = RowIdentity(key: Array("l:a".utf8))
-        var database = ModelDatabase(mappings: lists)
-        let first = MachineDriver(lists)
+        let value = ReadValue.elements([Array("y".utf8)])
+        var database = ModelDatabase(mappings: Self.lists)
+        let first = MachineDriver(Self.lists)
         first.send("RPUSH l:a x")
-        for batch in first.settle(.elements([[0x78]])) { database.apply(batch.tables) }
+        for batch in first.settle(value) { database.apply(batch.tables) }
         #expect(database.tables[0][row] != nil)
-        let driver = MachineDriver(lists)
+        let driver = MachineDriver(Self.lists)
         driver.lookAgain(row, table: "lists")
-        try driver.read(.elements([[0x79]]), after: ["DEL l:a", "RPUSH l:a y"])
-        driver.send("DEL l:a", removal == nil ? nil : .expired)
-        guard let removal else {
-            driver.failOver()
-            try driver.read(.missing, after: [])
-            for batch in driver.settle(nil) { database.apply(batch.tables) }
-            #expect(database.tables[0][row] != nil)
-            return
-        }
-        driver.send("RPUSH l:a y")
-        if removal.isEmpty {
+        try driver.read(value, after: ["DEL l:a", "RPUSH l:a y"])
+        driver.send("DEL l:a", .expired)
+        switch afterwards {
+        case .committed:
+            driver.send("RPUSH l:a y")
             _ = driver.cut { database.apply($0.tables) }
-        } else {
-            driver.send(removal)
+        case .removed:
+            driver.send("RPUSH l:a y")
+            driver.send("DEL l:a")
+        case .lostLater:
+            driver.send("RPUSH l:a y")
+            _ = driver.cut { database.apply($0.tables) }
+            driver.send("RPUSH l:a z")
+            try driver.read(value, after: ["LTRIM l:a 1 0", "RPUSH l:a y"])
+            driver.send("LTRIM l:a 1 0")
+            driver.failOver()
+        case .readAgain:
+            driver.failOver()
+            try driver.read(value, after: [])
+            _ = driver.cut { database.apply($0.tables) }
+        case .removedUnread:
+            driver.failOver()
+            driver.send("DEL l:a")
         }
         driver.send("RPUSH l:a z")
         driver.send("LTRIM l:a 1 0")
