@@ -96,6 +96,14 @@ extension RowBuffer {
         touch(table, row)
     }
 
+    /// Begins a total that outlived its key with what its dead letter holds, and what was added to it.
+    mutating func begin(_ table: Int, _ row: Int, with pending: PendingTotal, and added: Spared) {
+        guard case .score(let score) = pending else {
+            return begin(table, row, with: pending, and: added.delta)
+        }
+        beginScore(table, row, score + added.real)
+    }
+
     /// Begins a score that outlived its key with what it was to be, and what was added to it.
     mutating func beginScore(_ table: Int, _ row: Int, _ score: Double) {
         tables[table].fill(row, with: .null)

@@ -97,11 +97,11 @@ extension RowBuffer {
             tables[table].rows[row].flags.remove(.spared)
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)) else { return }
             if isScore {
-                guard case .score(let score)? = spared.pending else {
+                guard let pending = spared.pending else {
                     return begin(table, row, with: spared.score)
                 }
                 tables[table].pendingTotals[Int32(row)] = nil
-                return beginScore(table, row, score + spared.score)
+                return begin(table, row, with: pending, and: spared)
             }
             // An add of nothing makes a row too, if there is none.
             guard spared.delta != 0 || spared.pending != nil || !spared.isBroken else { return }

@@ -26,9 +26,18 @@ extension RowBuffer {
             tables[table].set(row, column, .null)
         }
         if shape == .untouched || shape == .update {
+            // Adds that came since a restart, beside those that nobody knows.
+            let before = tables[table].spared[Int32(row)] ?? Spared()
+            unspare(table, row)
             makeMerge(table, row, isAdd: true)
-            if let pending = takePending(table, row) { return begin(table, row, with: pending) }
-            if let sum = takeLetterSum(table, row) { return begin(table, row, with: sum) }
+            if let pending = takePending(table, row) {
+                return begin(table, row, with: pending, and: before)
+            }
+            if let sum = takeLetterSum(table, row) {
+                return begin(table, row, with: sum + before.real)
+            }
+            if before.real != 0 { tables[table].set(row, 0, .addReal(before.real)) }
+            if before.delta != 0 { tables[table].set(row, 0, .add(before.delta)) }
         }
         touch(table, row)
     }
@@ -69,8 +78,7 @@ extension RowBuffer {
 
     // A total that was read, of a key to which nothing came but adds since it came back.
     private mutating func settleSpared(_ table: Int, _ row: Int, at offset: Int64) {
-        guard let spared = tables[table].spared[Int32(row)], spared.pending == nil, !spared.isAnew
-        else { return }
+        guard let spared = tables[table].spared[Int32(row)], !spared.isAnew else { return }
         // It goes before the read, which is of a key that is still to come.
         let isNewer = spared.isBroken || offset <= tables[table].rows[row].readOffset
         let sum: Cell
@@ -82,8 +90,13 @@ extension RowBuffer {
         }
         tables[table].rows[row].flags.remove(.spared)
         tables[table].spared[Int32(row)] = nil
-        makeMerge(table, row, isAdd: true)
-        tables[table].set(row, 0, sum)
+        if let pending = spared.pending {
+            tables[table].pendingTotals[Int32(row)] = nil
+            begin(table, row, with: pending, and: spared)
+        } else {
+            makeMerge(table, row, isAdd: true)
+            tables[table].set(row, 0, sum)
+        }
         // From here on the stream says everything.
         if isNewer { tables[table].rows[row].readOffset = .min }
     }
