@@ -75,6 +75,27 @@ struct LetterReturnTests {
     }
 
     @Test(
+        "adds since a restart go on beside a letter that says what was added, or nothing",
+        arguments: TotalReadTests.Kind.allCases, [10, nil])
+    func addsSinceRestart(kind: TotalReadTests.Kind, says: Int?) {
+        var database = kind.database(outlived: false)
+        let name = kind == .scores ? "score" : "value"
+        let letter = DeadLetter(
+            table: kind.rawValue, identity: kind.row, operation: .merge,
+            value: says.map { Array("{\"\(name)\":{\"add\":\"\($0)\"}}".utf8) }, code: "23514",
+            message: "")
+        let first = MachineDriver(kind.tables, letters: [letter])
+        first.send(kind.add(3))
+        let late = first.cut(isLate: true)
+        let driver = MachineDriver(kind.tables, loose: late?.loose ?? [], letters: [letter])
+        driver.send(kind.add(4))
+        driver.send("DEL \(kind.key)", .expired)
+        driver.send(kind.add(5))
+        for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 109 + (says ?? 0))
+    }
+
+    @Test(
         "what a letter says goes on, though the key goes twice in a batch",
         arguments: TotalReadTests.Kind.allCases, ["DEL", "FLUSHALL"])
     func goneTwice(kind: TotalReadTests.Kind, removal: String) throws {
