@@ -39,6 +39,9 @@ struct CauseLedger {
     private var knownUpTo = Int64.min
     private var counts: [Key: Count] = [:]
 
+    /// Whether somebody listens.
+    var isListening: Bool { since != nil }
+
     /// Whether more can't be learnt of a removal at an offset.
     func isKnown(at offset: Int64) -> Bool {
         since == nil || offset <= knownUpTo

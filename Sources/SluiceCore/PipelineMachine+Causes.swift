@@ -11,6 +11,9 @@ extension PipelineMachine {
         isCauseWanted && reading == nil && gap == nil && halt == nil
     }
 
+    /// Whether key events say why keys go that are removed from now on.
+    public var hearsCauses: Bool { interpreter.causes.isListening && wereCausesReliable }
+
     /// Notes that key events are listened to from an offset on.
     ///
     /// - Parameter isReliable: Whether the server publishes such events, as far as it says.

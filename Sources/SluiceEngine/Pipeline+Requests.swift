@@ -47,6 +47,13 @@ extension Pipeline {
         return (offset, history)
     }
 
+    private var hearsCauses: Bool? {
+        guard PipelineMachine.needsCauses(mappings) else { return nil }
+        guard isStreaming, isListening else { return false }
+        guard capture == .replication else { return (marking.reliableSince ?? .min) != .min }
+        return machine?.hearsCauses ?? false
+    }
+
     /// What the pipeline is doing.
     public func status() -> PipelineStatus {
         guard machine != nil else {
@@ -56,7 +63,8 @@ extension Pipeline {
                 processedOffset: 0, history: nil, lagSeconds: 0, marksInFlight: 0, dirtyRows: 0,
                 opaqueRows: 0,
                 bufferBytes: 0, bufferBytesMax: policy.memoryMax, isBaselineDone: false,
-                strayTables: [], setAside: setAside, counters: PipelineCounters(),
+                strayTables: [], hearsCauses: hearsCauses, setAside: setAside,
+                counters: PipelineCounters(),
             )
         }
         let committed = machine?.committed
@@ -77,6 +85,7 @@ extension Pipeline {
             bufferBytesMax: policy.memoryMax,
             isBaselineDone: committed?.isBaselineDone ?? false,
             strayTables: (machine?.strayTables ?? []).sorted(),
+            hearsCauses: hearsCauses,
             setAside: setAside,
             counters: machine?.counters ?? PipelineCounters(),
         )

@@ -58,6 +58,9 @@ public struct PipelineStatus: Codable, Hashable, Sendable {
     public var isBaselineDone: Bool
     /// Tables that may hold rows without a key.
     public var strayTables: [String]
+    /// Whether it hears why keys go, or nil when no table treats them by that. While it does not, the rows
+    /// of keys that go stay, and are counted as doubtful.
+    public var hearsCauses: Bool?
     /// Rows set aside since the start, by table and reason.
     public var setAside: [String: Int]
     /// What was done since the start.

@@ -48,6 +48,11 @@ struct StatusCommand: AsyncParsableCommand {
                 + "\(status.counters.baselineReads) for baselines",
             "baseline      " + (status.isBaselineDone ? "done" : "not done"),
         ]
+        if let hearsCauses = status.hearsCauses {
+            lines.append(
+                "causes        "
+                    + (hearsCauses ? "heard" : "not heard: rows of keys that go stay, in doubt"))
+        }
         if status.counters.looseRows > 0 {
             lines.append("loose         \(status.counters.looseRows) rows")
         }

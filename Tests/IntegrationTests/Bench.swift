@@ -98,13 +98,22 @@ final class Bench: @unchecked Sendable {
         sluice = try SluiceProcess(in: folder.url, configuration: yaml)
     }
 
-    /// Starts Sluice, and waits until it has read what was there.
+    /// Starts Sluice, and waits until it has read what was there. It waits for a while until it also hears
+    /// why keys go: those that went before are in doubt.
     func start() async throws {
         try sluice.start()
         let isReady = await Eventually.holds {
             await status()?["isBaselineDone"] as? Bool == true
         }
         try #require(isReady, "\(sluice.log)")
+        _ = await hearsCauses(within: .seconds(5))
+    }
+
+    /// Whether Sluice hears why keys go, once it does or time is up; also true when nobody asks for it.
+    func hearsCauses(within limit: Duration = .seconds(20)) async -> Bool {
+        await Eventually.holds(within: limit) {
+            await status().map { $0["hearsCauses"] as? Bool ?? true } ?? false
+        }
     }
 
     /// A Sluice that reaches Redis and PostgreSQL through other ports.
