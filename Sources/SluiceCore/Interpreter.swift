@@ -211,29 +211,7 @@ struct Interpreter: ~Copyable {
             if type == nil { buffer.ownStored(table, slot) }
             // What was read missing before its removal was seen learns now why it went.
             if mappings[table].isOneRowPerKey {
-                let row = Int(buffer.tables[table].keys[slot].first)
-                let state = buffer.tables[table].rows[row]
-                guard
-                    offset > state.readOffset || state.shape == .missing
-                        || buffer.takeBackRead(table, row, policy)
-                else {
-                    switch policy.map({ mappings[table].removal[$0] }) {
-                    case .keep:
-                        buffer.tables[table].goneBeforeRead.insert(Int32(row))
-                        buffer.breakSpared(table, row)
-                    case nil:
-                        buffer.tables[table].goneBeforeRead.insert(Int32(row))
-                        buffer.vanished += 1
-                        buffer.unspare(table, row)
-                    case .delete, .mark:
-                        buffer.tables[table].goneBeforeRead.remove(Int32(row))
-                        buffer.unspare(table, row)
-                    }
-                    continue
-                }
-                // From here on the stream says everything.
-                if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
-                buffer.remove(table, row, policy)
+                deleteRow(table, Int(buffer.tables[table].keys[slot].first), at: offset, policy)
             } else {
                 let state = buffer.tables[table].keys[slot]
                 let isMissing = state.flags.contains(.missing)
@@ -254,6 +232,22 @@ struct Interpreter: ~Copyable {
                 if isKept, buffer.wasUnread(table, state.flags) { buffer.vanish(table, slot) }
             }
         }
+    }
+
+    // Of a key that has one row: it goes unless it was read further on, and is a later key's.
+    private mutating func deleteRow(
+        _ table: Int, _ row: Int, at offset: Int64, _ cause: RemovalCause?,
+    ) {
+        let state = buffer.tables[table].rows[row]
+        if offset <= state.readOffset, state.shape != .missing {
+            guard buffer.canTakeBackRead(table, row, cause) else {
+                return buffer.goBeforeRead(table, row, cause)
+            }
+            buffer.readOnceMore(table, row)
+        }
+        // From here on the stream says everything.
+        if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
+        buffer.remove(table, row, cause)
     }
 
     /// Whether a command removes a key of which the cause matters.

@@ -209,18 +209,29 @@ extension RowBuffer {
         tables[table].spared[Int32(row), default: Spared()].isBroken = true
     }
 
-    /// Forgets what was read of a counter whose key goes before the place of the read, and stays: what was
-    /// added until then is written, and from here on the stream says everything.
-    ///
-    /// - Returns: False where that is not all that the database lacks.
-    mutating func takeBackRead(_ table: Int, _ row: Int, _ cause: RemovalCause?) -> Bool {
+    /// Whether what was read of a counter may be forgotten whose key goes before the place of the read, and
+    /// stays: what was added until then is written, and is all that the database lacks.
+    func canTakeBackRead(_ table: Int, _ row: Int, _ cause: RemovalCause?) -> Bool {
         let state = tables[table].rows[row]
-        guard tables[table].mapping.isCounter, state.shape == .value,
-            state.flags.isSuperset(of: [.spared, .dirty]),
-            cause.map({ tables[table].mapping.removal[$0] }) == .keep
-        else { return false }
-        readOnceMore(table, row)
-        return true
+        return tables[table].mapping.isCounter && state.shape == .value
+            && state.flags.isSuperset(of: [.spared, .dirty])
+            && cause.map { tables[table].mapping.removal[$0] } == .keep
+    }
+
+    /// Notes that the key of a row goes before the place at which the row was read, of a later key.
+    mutating func goBeforeRead(_ table: Int, _ row: Int, _ cause: RemovalCause?) {
+        switch cause.map({ tables[table].mapping.removal[$0] }) {
+        case .keep:
+            tables[table].goneBeforeRead.insert(Int32(row))
+            breakSpared(table, row)
+        case nil:
+            tables[table].goneBeforeRead.insert(Int32(row))
+            vanished += 1
+            unspare(table, row)
+        case .delete, .mark:
+            tables[table].goneBeforeRead.remove(Int32(row))
+            unspare(table, row)
+        }
     }
 
     /// Notes that a row was read after all of its key or table went: it is of a key that came back.
