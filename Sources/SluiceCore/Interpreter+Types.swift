@@ -82,12 +82,16 @@ extension Interpreter {
         leaveOtherTypes(key, at: offset)
         let slot = buffer.tables[table].key(key)
         let row = Int(buffer.tables[table].keys[slot].first)
-        guard offset > buffer.tables[table].rows[row].readOffset else {
-            buffer.noteSkipped(table, row: row)
-            return buffer.unspare(table, row)
-        }
         let column = mappings[table].deadline
-        if keepsDeadline, column != nil {
+        let isWhole = !keepsDeadline || column == nil
+        if offset <= buffer.tables[table].rows[row].readOffset {
+            guard isWhole, buffer.canForgetRead(table, row) else {
+                buffer.noteSkipped(table, row: row)
+                return buffer.unspare(table, row)
+            }
+            buffer.forgetRead(table, row)
+        }
+        if !isWhole {
             guard buffer.beginMerge(table, row) else { return }
         } else {
             buffer.beginPut(table, row)
@@ -253,6 +257,11 @@ extension Interpreter {
         while index + 1 < arguments.count {
             let member = bytes.extracting(arguments[index + 1])
             let row = buffer.tables[table].member(member, of: slot)
+            if !isConditional, offset <= buffer.tables[table].rows[row].readOffset,
+                buffer.canForgetRead(table, row)
+            {
+                buffer.forgetRead(table, row)
+            }
             if offset > buffer.tables[table].rows[row].readOffset {
                 if isConditional {
                     buffer.unspare(table, row)

@@ -240,10 +240,14 @@ struct Interpreter: ~Copyable {
     ) {
         let state = buffer.tables[table].rows[row]
         if offset <= state.readOffset, state.shape != .missing {
-            guard buffer.canTakeBackRead(table, row, cause) else {
-                return buffer.goBeforeRead(table, row, cause)
+            let policy = cause.map { mappings[table].removal[$0] }
+            if policy == .keep, buffer.canTakeBackRead(table, row) {
+                buffer.readOnceMore(table, row)
+            } else if policy != .keep, policy != nil, buffer.canForgetRead(table, row) {
+                buffer.forgetRead(table, row)
+            } else {
+                return buffer.goBeforeRead(table, row, policy)
             }
-            buffer.readOnceMore(table, row)
         }
         // From here on the stream says everything.
         if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }

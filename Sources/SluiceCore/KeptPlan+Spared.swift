@@ -41,9 +41,9 @@ extension KeptPlan {
             switch changes.sparedPending[index] {
             case .total(let total)?:
                 changes.puts.append(
-                    changes.spared, index, total: total &+ delta, deadline: deadline)
+                    changes.spared, index, total: total.clampedAdding(delta), deadline: deadline)
                 continue
-            case .add(let sum)?: delta &+= sum
+            case .add(let sum)?: delta = delta.clampedAdding(sum)
             case .score?, nil: break
             }
             guard delta != 0 || deadline != nil else { continue }

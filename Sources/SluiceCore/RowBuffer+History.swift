@@ -78,8 +78,13 @@ extension RowBuffer {
                 guard tables[item.table].rows[row].shape == .missing,
                     Int(tables[item.table].rows[row].key) == item.key
                 else { continue }
+                let isSpared = tables[item.table].rows[row].flags.contains(.spared)
+                let spared = tables[item.table].spared[Int32(row)]
                 tables[item.table].rows[row].readOffset = .min
                 makeOpaqueAgain(item.table, row)
+                guard isSpared else { continue }
+                tables[item.table].rows[row].flags.insert(.spared)
+                tables[item.table].spared[Int32(row)] = spared
             } else if tables[item.table].keys[item.key].flags.contains(.missing) {
                 tables[item.table].keys[item.key].readOffset = .min
                 tables[item.table].keys[item.key].readUntil = .min

@@ -26,8 +26,9 @@ extension RowBuffer {
         forEachRow(table, key) { buffer, row in
             let shape = buffer.tables[table].rows[row].shape
             if isLooked, buffer.tables[table].rows[row].flags.contains(.gone) { return }
+            // What it had before goes with its key.
+            if change == nil, buffer.canForgetRead(table, row) { buffer.forgetRead(table, row) }
             guard offset > buffer.tables[table].rows[row].readOffset || shape == .missing else {
-                // What it had before goes with its key.
                 if change == nil { buffer.unspare(table, row) }
                 // It was written already or will be, and the clear must not take it.
                 return buffer.rewrite(table, row)

@@ -85,11 +85,11 @@ extension RowBuffer {
         switch pending {
         case .add(let sum):
             makeMerge(table, row, isAdd: true)
-            tables[table].set(row, 0, .add(sum &+ delta))
+            tables[table].set(row, 0, .add(sum.clampedAdding(delta)))
         case .total(let total):
             tables[table].fill(row, with: .null)
             tables[table].rows[row].shape = .value
-            tables[table].set(row, 0, .integer(total &+ delta))
+            tables[table].set(row, 0, .integer(total.clampedAdding(delta)))
         case .score(let score):
             beginScore(table, row, score)
         }

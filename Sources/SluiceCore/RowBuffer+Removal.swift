@@ -96,6 +96,8 @@ extension RowBuffer {
             // Only adds, or nothing but a baseline, had made it opaque.
             tables[table].rows[row].flags.remove(.spared)
             guard let spared = tables[table].spared.removeValue(forKey: Int32(row)) else { return }
+            // It was only looked for, and the database may have no such row.
+            if isSwept, !spared.hasSum, spared.pending == nil { return }
             if isScore {
                 guard let pending = spared.pending else {
                     return begin(table, row, with: spared.score)
@@ -251,6 +253,7 @@ extension RowBuffer {
         where !tables[table].keys[key].flags.contains(.free) {
             settleReturns(table, key, at: offset)
         }
+        let ofTable = tables[table].keptTable
         tables[table].keptTable = .gone
         _ = tables[table].takeTrimmed()
         let isOneRow = tables[table].mapping.isOneRowPerKey
@@ -285,7 +288,8 @@ extension RowBuffer {
                 endMistyped(table, key: key, at: offset)
                 continue
             }
-            // What went before the flush is not what it leaves.
+            // What went before the flush is not what it leaves, unless it stayed then.
+            let before = tables[table].keptKeys[Int32(key)] ?? ofTable ?? .ended
             if state.flags.contains(.swept), !isTentative {
                 tables[table].keptKeys[Int32(key)] = .ended
             }
@@ -294,7 +298,7 @@ extension RowBuffer {
                 let isRowOlder = offset > state.readOffset || state.shape == .missing
                 if state.shape == .missing { buffer.tables[table].rows[row].readOffset = .min }
                 if state.shape == .untouched, state.flags.contains(.swept) {
-                    buffer.tables[table].kept[Int32(row)] = .ended
+                    buffer.tables[table].kept[Int32(row)] = before
                 } else if isOlder, isRowOlder {
                     buffer.keepWithKey(table, row, .gone)
                 } else if state.readOffset >= start {

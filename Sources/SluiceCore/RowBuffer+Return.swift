@@ -192,7 +192,8 @@ extension RowBuffer {
     /// Counts an add of a row whose value is not known, in case the row outlived its key.
     mutating func noteSpared(_ table: Int, _ row: Int, _ delta: Int64) {
         guard tables[table].rows[row].flags.contains(.spared) else { return }
-        tables[table].spared[Int32(row), default: Spared()].delta &+= delta
+        let before = tables[table].spared[Int32(row)]?.delta ?? 0
+        tables[table].spared[Int32(row), default: Spared()].delta = before.clampedAdding(delta)
     }
 
     /// See ``noteSpared(_:_:_:)``: of a score.
@@ -211,16 +212,27 @@ extension RowBuffer {
 
     /// Whether what was read of a counter may be forgotten whose key goes before the place of the read, and
     /// stays: what was added until then is written, and is all that the database lacks.
-    func canTakeBackRead(_ table: Int, _ row: Int, _ cause: RemovalCause?) -> Bool {
-        let state = tables[table].rows[row]
-        return tables[table].mapping.isCounter && state.shape == .value
-            && state.flags.isSuperset(of: [.spared, .dirty])
-            && cause.map { tables[table].mapping.removal[$0] } == .keep
+    func canTakeBackRead(_ table: Int, _ row: Int) -> Bool {
+        canForgetRead(table, row) && tables[table].mapping.isCounter
+            && tables[table].rows[row].flags.contains(.dirty)
+    }
+
+    /// Whether a total was read ahead of the stream that a command may replace or remove before the place of
+    /// the read: what was read is of no use then, as the stream says everything from there on.
+    func canForgetRead(_ table: Int, _ row: Int) -> Bool {
+        tables[table].rows[row].shape == .value && tables[table].rows[row].flags.contains(.spared)
+    }
+
+    /// See ``canForgetRead(_:_:)``.
+    mutating func forgetRead(_ table: Int, _ row: Int) {
+        unspare(table, row)
+        tables[table].goneBeforeRead.remove(Int32(row))
+        tables[table].rows[row].readOffset = .min
     }
 
     /// Notes that the key of a row goes before the place at which the row was read, of a later key.
-    mutating func goBeforeRead(_ table: Int, _ row: Int, _ cause: RemovalCause?) {
-        switch cause.map({ tables[table].mapping.removal[$0] }) {
+    mutating func goBeforeRead(_ table: Int, _ row: Int, _ policy: RemovalPolicy?) {
+        switch policy {
         case .keep:
             tables[table].goneBeforeRead.insert(Int32(row))
             breakSpared(table, row)
@@ -241,6 +253,8 @@ extension RowBuffer {
         tables[table].goneBeforeRead.insert(Int32(row))
         if tables[table].rows[row].flags.contains(.spared) {
             guard tables[table].mapping.isScore else { return breakSpared(table, row) }
+            // Of adds that nobody knows it stays unknown how many they were.
+            if tables[table].spared[Int32(row)]?.isUnknown == true { vanished += 1 }
             tables[table].spared[Int32(row), default: Spared()].isBroken = true
             // What was kept in doubt starts afresh.
             if kept == .doubtful { tables[table].spared[Int32(row)] = Spared(isBroken: true) }
@@ -271,6 +285,9 @@ extension RowBuffer {
             tables[table].rows[row].readOffset = .min
             tables[table].fill(row, with: .unchanged)
             begin(table, row, with: sum)
+            remove(table, row, .deleted)
+        } else if canForgetRead(table, row) {
+            forgetRead(table, row)
             remove(table, row, .deleted)
         } else {
             unspare(table, row)
@@ -304,15 +321,16 @@ extension RowBuffer {
 
     private func sum(_ table: Int, _ slot: Int32, _ spared: Spared, isLast: Bool) -> Cell? {
         let isSetAside = tables[table].rows[Int(slot)].flags.contains(.setAside)
-        // Of adds that nobody knows, the letter alone says that there were some.
-        guard !isSetAside || isLast && !spared.isUnknown else { return nil }
+        // Of adds that nobody knows, the letter alone says that there were some; and where nothing came beside
+        // it, it stays: its key has not come back.
+        guard !isSetAside || isLast && !spared.isUnknown && spared.lacksAdds else { return nil }
         if tables[table].mapping.isScore {
             return isSetAside && tables[table].letterSums[slot] == nil
                 ? nil : .addReal(spared.score)
         }
         return switch spared.pending {
         case nil: isSetAside ? nil : .add(spared.delta)
-        case .add(let sum): .add(sum &+ spared.delta)
+        case .add(let sum): .add(sum.clampedAdding(spared.delta))
         // What the row was to be may not be all that it was to be.
         case .total, .score: nil
         }

@@ -21,6 +21,10 @@ extension RowBuffer {
         }
         switch state.shape {
         case .value: touch(table, row)
+        // It goes with its key, whatever comes to it then.
+        case .untouched where key.flags.contains(.cleared),
+            .absent where key.flags.contains(.cleared):
+            break
         case .untouched, .absent:
             makeOpaque(table, row, isOwn: false)
             spare(table, row)

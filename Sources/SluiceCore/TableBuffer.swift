@@ -323,6 +323,15 @@ struct Spared {
     var isAnew = false
 }
 
+extension Int64 {
+    /// The sum, or the limit that it is beyond: the database refuses to add so much, where a sum that
+    /// wrapped around would be taken.
+    func clampedAdding(_ other: Int64) -> Int64 {
+        let (sum, isOver) = addingReportingOverflow(other)
+        return isOver ? (other < 0 ? .min : .max) : sum
+    }
+}
+
 extension Spared {
     /// Whether something was added that is still to be written.
     var hasSum: Bool { delta != 0 || score != 0 }

@@ -1,0 +1,212 @@
+import SluiceCore
+import SluiceTesting
+import Testing
+
+@Suite("Totals that are looked for, or read before their keys go")
+struct TotalEdgeTests {
+    typealias Kind = TotalReadTests.Kind
+    private static func one(_ number: Int) -> ReadValue { .single(Array("\(number)".utf8)) }
+    private static func added(_ kind: Kind) -> DeadLetter {
+        let name = kind == .scores ? "score" : "value"
+        return DeadLetter(
+            table: kind.rawValue, identity: kind.row, operation: .merge,
+            value: Array("{\"\(name)\":{\"add\":\"10\"}}".utf8), code: "23514", message: "")
+    }
+
+    @Test("a stop while the letter of a row that outlived its key is tried leaves both")
+    func stop() throws {
+        let kind = Kind.scores
+        var database = kind.database()  // 100, and its key is gone
+        let driver = MachineDriver(kind.tables, letters: [Self.added(kind)])
+        try driver.retry(Self.added(kind))
+        var loose: [LooseRow] = []
+        var revived: [DeadLetter] = []
+        let isDone = driver.drain {
+            database.apply($0.tables)
+            loose = $0.loose ?? loose
+            revived += $0.revived
+        }
+        #expect(isDone)
+        #expect(kind.total(database) == (revived.isEmpty ? 100 : 110))
+        #expect(database.kept(0, kind.row) == .gone)
+        let next = MachineDriver(
+            kind.tables, loose: loose, letters: revived.isEmpty ? [Self.added(kind)] : [])
+        for batch in next.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) == (revived.isEmpty ? 100 : 110))
+        #expect(database.kept(0, kind.row) == .gone)
+    }
+
+    @Test("so does a gap, and the row stays")
+    func gap() throws {
+        let kind = Kind.scores
+        var database = kind.database()
+        let driver = MachineDriver(kind.tables, letters: [Self.added(kind)])
+        try driver.retry(Self.added(kind))
+        driver.resynchronise()
+        _ = driver.cut { database.apply($0.tables) }
+        driver.scan([], isAfterCut: false)
+        _ = driver.endBaseline(nil, apply: { database.apply($0.tables) })
+        driver.lookAgain(kind.row, table: kind.rawValue)
+        for batch in driver.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) ?? 0 >= 100)
+        #expect(database.kept(0, kind.row) == .gone)
+    }
+
+    @Test("a total that was read missing goes on after a failover", arguments: [false, true])
+    func failover(hasLetter: Bool) throws {
+        let kind = Kind.scores
+        var database = kind.database(outlived: false)
+        let driver = MachineDriver(kind.tables, letters: hasLetter ? [ScoreLetterTests.larger] : [])
+        driver.send(kind.add(3))
+        if !hasLetter { driver.send(kind.add(4)) }
+        try driver.read(.missing, after: ["DEL z:a"])
+        driver.failOver()
+        try driver.read(Self.one(8), after: ["DEL z:a", kind.add(8)])
+        driver.send("DEL z:a", .expired)
+        driver.send(kind.add(8))
+        for batch in driver.settle(Self.one(8)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == (hasLetter ? 121 : 115))
+    }
+
+    @Test("so it does when its key is gone for good", arguments: Kind.allCases)
+    func failoverGone(kind: Kind) throws {
+        var database = kind.database(outlived: false)
+        let letter = Self.added(kind)
+        let driver = MachineDriver(kind.tables, letters: [letter])
+        driver.send(kind.add(3))
+        try driver.read(.missing, after: ["DEL x"])
+        driver.failOver()
+        driver.send("DEL \(kind.key)", .expired)
+        for batch in driver.settle(nil) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 113)
+    }
+
+    @Test(
+        "what stands between a replacement and the end of a key before the read is in the total",
+        arguments: ["ZADD z:a 194 m", "ZREM z:a m", "DEL z:a"])
+    func between(line: String) throws {
+        let kind = Kind.scores
+        var database = kind.database(outlived: false)
+        let driver = MachineDriver(kind.tables)
+        driver.send(kind.add(3))
+        driver.send(kind.add(4))
+        let isAdd = line.hasPrefix("ZADD")
+        let stream = [line, kind.add(6), "DEL z:a", kind.add(2)]
+        try driver.read(Self.one(2), after: stream)
+        driver.send(line)
+        driver.send(kind.add(6))
+        driver.send("DEL z:a", .expired)
+        driver.send(kind.add(2))
+        for batch in driver.settle(Self.one(2)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == (isAdd ? 202 : 8))
+    }
+
+    @Test("what comes to a member that is looked for while its removal waits is kept")
+    func cleared() throws {
+        let kind = Kind.scores
+        var database = ModelDatabase(mappings: kind.tables)
+        let driver = MachineDriver(kind.tables)
+        driver.send("ZADD z:a 100 m")
+        _ = driver.cut { database.apply($0.tables) }
+        driver.send("DEL z:a")
+        driver.lookAgain(kind.row, table: "scores")
+        driver.send(kind.add(1))
+        driver.send("DEL z:a", .expired)
+        for batch in driver.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 1)
+    }
+
+    @Test("a refused add outlives two flushes")
+    func refusedAndFlushed() throws {
+        let kind = Kind.scores
+        var database = ModelDatabase(mappings: kind.tables)
+        let driver = MachineDriver(kind.tables)
+        let letter = Self.added(kind)
+        driver.send(kind.add(10))
+        _ = driver.cut { _ in
+            driver.send("FLUSHALL")
+            return [letter]
+        }
+        try driver.read(.missing, after: [])
+        driver.send("FLUSHALL")
+        var ended: [DeadLetter] = []
+        for batch in driver.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) == nil)
+        try driver.retry(letter)
+        try driver.read(.missing, after: [])
+        for batch in driver.settle(.missing) {
+            var revived = RevivedLetters(batch.revived)
+            for changes in batch.tables {
+                let known = Dictionary(
+                    uniqueKeysWithValues: database.kept[0].map { ($0.key, $0.value) })
+                revived.add(
+                    KeptPlan(changes, mapping: kind.tables[0], known: known), kind.tables[0])
+            }
+            ended += revived.ended
+            database.apply(batch.tables)
+        }
+        #expect(ended.isEmpty || kind.total(database) == 10, "the letter ended, and 10 is nowhere")
+    }
+
+    @Test("to look for a row that is not there makes none")
+    func nothing() throws {
+        let kind = Kind.scores
+        var database = ModelDatabase(mappings: kind.tables)
+        let driver = MachineDriver(kind.tables)
+        driver.lookAgain(kind.row, table: "scores")
+        driver.send("DEL z:a", .expired)
+        for batch in driver.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) == nil)
+    }
+
+    @Test("a sum that no integer holds does not wrap around")
+    func overflow() throws {
+        let kind = Kind.counters
+        let big = Int64.max - 5
+        let letter = DeadLetter(
+            table: "counters", identity: kind.row, operation: .merge,
+            value: Array("{\"value\":{\"add\":\"\(big)\"}}".utf8), code: "22003", message: "")
+        let driver = MachineDriver(kind.tables, letters: [letter])
+        driver.send(kind.add(100))
+        driver.send("DEL c:a", .expired)
+        for batch in driver.settle(.missing) {
+            for merge in batch.tables[0].merges { #expect(merge.rows.values[0].integers[0] > 0) }
+        }
+    }
+
+    @Test("a row that was looked for in vain as its key expired outlives a flush in the same batch")
+    func flushed() throws {
+        let kind = Kind.scores
+        var database = kind.database()
+        let driver = MachineDriver(kind.tables)
+        driver.send(kind.add(2))
+        _ = driver.cut { database.apply($0.tables) }
+        #expect(kind.total(database) == 102)
+        driver.send("DEL z:a", .expired)
+        driver.lookAgain(kind.row, table: "scores")
+        try driver.read(.missing, after: [])
+        driver.send("FLUSHALL")
+        for batch in driver.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 102)
+    }
+
+    @Test(
+        "adds that a restart lost are counted where the row is read ahead", arguments: Kind.allCases
+    )
+    func unsaid(kind: Kind) throws {
+        var database = kind.database(outlived: false)
+        let letter = Self.added(kind)
+        let first = MachineDriver(kind.tables, letters: [letter])
+        first.send(kind.add(3))
+        let late = first.cut(isLate: true)
+        let driver = MachineDriver(kind.tables, loose: late?.loose ?? [], letters: [letter])
+        try driver.read(Self.one(5), after: ["DEL \(kind.key)", kind.add(5)])
+        driver.send("DEL \(kind.key)", .expired)
+        driver.send(kind.add(5))
+        var letters: [DeadLetter] = []
+        for batch in driver.settle(Self.one(5)) {
+            database.apply(batch.tables); letters += batch.deadLetters
+        }
+        #expect(driver.machine.counters.vanished > 0 || !letters.isEmpty, "not said")
+    }
+}
