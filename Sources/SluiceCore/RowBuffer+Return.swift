@@ -220,7 +220,8 @@ extension RowBuffer {
     /// Whether a total was read ahead of the stream that a command may replace or remove before the place of
     /// the read: what was read is of no use then, as the stream says everything from there on.
     func canForgetRead(_ table: Int, _ row: Int) -> Bool {
-        tables[table].rows[row].shape == .value && tables[table].rows[row].flags.contains(.spared)
+        let shape = tables[table].rows[row].shape
+        return (shape == .value || shape == .missing) && tables[table].rows[row].flags.contains(.spared)
     }
 
     /// See ``canForgetRead(_:_:)``.
