@@ -24,7 +24,7 @@ extension RowBuffer {
         var result = CutRows()
         putOffUntil = .min
         for table in tables.indices {
-            let sums = takeSums(table, at: offset, isLast: isLast)
+            let sums = takeSums(table, at: offset)
             guard tables[table].hasDirty || !sums.isEmpty else { continue }
             var builder = TableCut(mapping: tables[table].mapping, table: table)
             for (row, sum) in sums {

@@ -221,7 +221,8 @@ extension RowBuffer {
     /// the read: what was read is of no use then, as the stream says everything from there on.
     func canForgetRead(_ table: Int, _ row: Int) -> Bool {
         let shape = tables[table].rows[row].shape
-        return (shape == .value || shape == .missing) && tables[table].rows[row].flags.contains(.spared)
+        return (shape == .value || shape == .missing)
+            && tables[table].rows[row].flags.contains(.spared)
     }
 
     /// See ``canForgetRead(_:_:)``.
@@ -298,10 +299,8 @@ extension RowBuffer {
     /// Takes what was added to rows that are still to be read, or were read beyond a cut: the database
     /// has it then, whatever a gap, a restart or the end of their keys makes of the read.
     ///
-    /// - Parameter isLast: Whether what dead letters say that was to be added goes along.
-    mutating func takeSums(
-        _ table: Int, at offset: Int64, isLast: Bool,
-    ) -> [(row: Int, sum: Cell)] {
+    /// What a dead letter says that was to be added before goes along, so that it is no less than the row lacks.
+    mutating func takeSums(_ table: Int, at offset: Int64) -> [(row: Int, sum: Cell)] {
         guard !tables[table].spared.isEmpty, !tables[table].isWiped else { return [] }
         var sums: [(row: Int, sum: Cell)] = []
         for (slot, spared) in tables[table].spared where spared.hasSum && !spared.isAnew {
@@ -310,7 +309,7 @@ extension RowBuffer {
             guard isUnread || state.isSparedOpen(at: offset), state.flags.contains(.spared),
                 !state.flags.contains(.gone),
                 !tables[table].keys[Int(state.key)].flags.contains(.cleared),
-                let sum = self.sum(table, slot, spared, isLast: isLast)
+                let sum = self.sum(table, slot, spared)
             else { continue }
             sums.append((Int(slot), sum))
             tables[table].spared[slot]?.delta = 0
@@ -320,11 +319,11 @@ extension RowBuffer {
         return sums
     }
 
-    private func sum(_ table: Int, _ slot: Int32, _ spared: Spared, isLast: Bool) -> Cell? {
+    private func sum(_ table: Int, _ slot: Int32, _ spared: Spared) -> Cell? {
         let isSetAside = tables[table].rows[Int(slot)].flags.contains(.setAside)
         // Of adds that nobody knows, the letter alone says that there were some; and where nothing came beside
         // it, it stays: its key has not come back.
-        guard !isSetAside || isLast && !spared.isUnknown && spared.lacksAdds else { return nil }
+        guard !isSetAside || !spared.isUnknown && spared.lacksAdds else { return nil }
         if tables[table].mapping.isScore {
             return isSetAside && tables[table].letterSums[slot] == nil
                 ? nil : .addReal(spared.score)

@@ -49,7 +49,7 @@ struct ScoreLetterTests {
     @Test(
         "a score with a letter that was to be read before a restart leaves one when it goes unread")
     func lettersBeforeRestart() throws {
-        for letter in [Self.letter, Self.whole] {
+        for letter in [Self.larger, Self.whole] {
             let driver = MachineDriver(Kind.scores.tables, letters: [letter])
             driver.send("ZINCRBY z:a 3 m")
             let late = driver.cut(isLate: true)
@@ -282,18 +282,18 @@ struct ScoreLetterTests {
 
     @Test("a letter that lacks adds stays one through a stop")
     func lacksAddsTwice() {
-        let first = MachineDriver(Kind.scores.tables, letters: [Self.letter])
+        let first = MachineDriver(Kind.scores.tables, letters: [Self.larger])
         first.send("ZINCRBY z:a 3 m")
         let late = first.cut(isLate: true)
         var loose = late?.loose ?? []
-        let second = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.letter])
+        let second = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.larger])
         second.send("ZADD z:b 1 m")
         let isDone = second.drain {
             loose = $0.loose ?? loose
             #expect($0.revived.isEmpty && $0.tables.allSatisfy { $0.merges.isEmpty })
         }
         #expect(isDone)
-        let third = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.letter])
+        let third = MachineDriver(Kind.scores.tables, loose: loose, letters: [Self.larger])
         third.send("DEL z:a", .expired)
         #expect(third.cut()?.deadLetters.map(\.code) == ["key.vanished"])
     }

@@ -195,7 +195,10 @@ struct TotalEdgeTests {
     )
     func unsaid(kind: Kind) throws {
         var database = kind.database(outlived: false)
-        let letter = Self.added(kind)
+        let name = kind == .scores ? "score" : "value"
+        let letter = DeadLetter(
+            table: kind.rawValue, identity: kind.row, operation: .put,
+            value: Array("{\"\(name)\":\"110\"}".utf8), code: "23514", message: "")
         let first = MachineDriver(kind.tables, letters: [letter])
         first.send(kind.add(3))
         let late = first.cut(isLate: true)
@@ -208,5 +211,24 @@ struct TotalEdgeTests {
             database.apply(batch.tables); letters += batch.deadLetters
         }
         #expect(driver.machine.counters.vanished > 0 || !letters.isEmpty, "not said")
+    }
+
+    @Test(
+        "adds beside the letter of a total that is still to be read outlive a kill",
+        arguments: Kind.allCases)
+    func besideLetter(kind: Kind) throws {
+        var database = kind.database()
+        let first = MachineDriver(kind.tables, letters: [Self.added(kind)])
+        first.send(kind.add(3))
+        let late = first.cut(isLate: true) {
+            database.apply($0.tables)
+            return []
+        }
+        #expect(late?.revived.count == 1)
+        let driver = MachineDriver(kind.tables, loose: late?.loose ?? [])
+        driver.send(kind.add(5))
+        for batch in driver.settle(Self.one(8)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 118)
+        #expect(driver.machine.counters.vanished == 0)
     }
 }
