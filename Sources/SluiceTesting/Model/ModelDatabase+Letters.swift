@@ -16,8 +16,13 @@ extension ModelDatabase {
     }
 
     func isRefused(_ table: Int, _ value: Stored) -> Bool {
-        guard refuses, table == 0, case .integer(let number) = value else { return false }
-        return number % 4 == 3
+        guard refuses, table == 0 || refusedShare != nil else { return false }
+        let share = refusedShare ?? 4
+        return switch value {
+        case .integer(let number): number % share == share - 1
+        case .real(let number): refusedShare != nil && Int64(number) % share == share - 1
+        default: false
+        }
     }
 
     mutating func refuse(
@@ -41,15 +46,16 @@ extension ModelDatabase {
         }
         var outcome = LetterOutcome()
         for letter in deadLetters where letter.code == Self.refusal {
-            if letter.operation != .merge, kept(0, letter.identity) == .back { continue }
+            let table = mappings.firstIndex { $0.name == letter.table } ?? 0
+            if letter.operation != .merge, kept(table, letter.identity) == .back { continue }
             guard letter.operation == .put, let values = Self.values(letter) else {
                 outcome.unread.append(letter)
                 continue
             }
-            if isRefused(0, values[0]) {
+            if isRefused(table, values[0]) {
                 outcome.refused.append(letter)
             } else {
-                tables[0][letter.identity] = values
+                tables[table][letter.identity] = values
                 outcome.written.append(letter)
             }
         }
@@ -57,10 +63,11 @@ extension ModelDatabase {
         return outcome
     }
 
-    /// What a letter of a counter says that the row is.
+    /// What a letter of a counter or score says that the row is.
     static func values(_ letter: DeadLetter) -> [Stored]? {
         guard let value = letter.value else { return nil }
         let fields = object(String(decoding: value, as: UTF8.self).replacing("null", with: "\"\""))
+        if let score = fields["score"].flatMap({ Double($0) }) { return [.real(score)] }
         guard let number = fields["value"].flatMap({ Int64($0) }) else { return nil }
         let time = Array((fields["expires_at"] ?? "").utf8)
         return [.integer(number), Timestamp.microseconds(time.span).map(Stored.integer) ?? .null]

@@ -29,6 +29,8 @@ public struct ModelDatabase {
     public private(set) var kept: [[RowIdentity: Kept]]
     /// Whether some values of the first table's counters are refused.
     public var refuses = false
+    /// Of how many values one is refused then, in whatever table; nil for a fourth, of the first table.
+    public var refusedShare: Int64?
     /// Keys of rows that were refused once.
     public internal(set) var everRefused: Set<Bytes> = []
     /// Keys that went once before what was made of them could be read, or might have.
