@@ -189,7 +189,9 @@ extension DeadLetter {
         switch operation {
         case .merge:
             let marker = before.dropLast() + Bytes("{\"add\":\"".utf8)
+            // A value that was set where the deadline was to stay.
             return Self.number(value, after: marker).map(PendingTotal.add)
+                ?? Self.number(value, after: before).map(PendingTotal.total)
         case .put: return Self.number(value, after: before).map(PendingTotal.total)
         case .append, .remove, .mark, .clear: return nil
         }

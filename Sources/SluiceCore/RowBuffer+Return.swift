@@ -263,6 +263,8 @@ extension RowBuffer {
             return
         }
         let shape = tables[table].rows[row].shape
+        // What a command had made of it before that, nobody knows.
+        if tables[table].mapping.isTotal, shape == .value { vanished += 1 }
         guard shape == .value || shape == .untouched || shape == .merge,
             tables[table].rows[row].flags.isDisjoint(with: [.setAside, .others]),
             tables[table].kept[Int32(row)] == nil

@@ -22,8 +22,8 @@ extension RowBuffer {
         switch state.shape {
         case .value: touch(table, row)
         // It goes with its key, whatever comes to it then.
-        case .untouched where key.flags.contains(.cleared),
-            .absent where key.flags.contains(.cleared):
+        case .untouched where key.flags.contains(.cleared) || tables[table].isWiped,
+            .absent where key.flags.contains(.cleared) || tables[table].isWiped:
             break
         case .untouched, .absent:
             makeOpaque(table, row, isOwn: false)

@@ -176,7 +176,9 @@ public struct TableMapping: Hashable, Sendable {
 
     /// Whether it matters what removes a key, a flush among them.
     var awaitsRemoval: Bool {
-        type != .stream && (needsCause || removal.onFlush != removal.onDelete)
+        // What was added before a read that finds nothing is in a total that stays.
+        type != .stream
+            && (needsCause || removal.onFlush != removal.onDelete || isTotal && canKeep)
     }
 
     /// Whether rows may outlive their keys without a mark.

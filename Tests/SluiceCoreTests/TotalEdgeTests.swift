@@ -231,4 +231,83 @@ struct TotalEdgeTests {
         #expect(kind.total(database) == 118)
         #expect(driver.machine.counters.vanished == 0)
     }
+
+    // The kind's table with other policies.
+    private static func tables(_ kind: Kind, _ removal: RemovalPolicies) -> [TableMapping] {
+        kind.tables.map {
+            TableMapping(
+                name: $0.name, keys: $0.keys, type: $0.type,
+                columns: $0.deadline == nil ? $0.values : Array($0.values.prefix(1)),
+                member: $0.member, deadline: $0.deadline == nil ? nil : "expires_at",
+                removal: removal)
+        }
+    }
+
+    @Test(
+        "adds before a read that finds nothing are in a total that always stays",
+        arguments: Kind.allCases)
+    func alwaysKept(kind: Kind) throws {
+        let tables = Self.tables(kind, .always(.keep))
+        var database = ModelDatabase(mappings: tables)
+        let first = MachineDriver(tables)
+        first.send(kind == .counters ? "SET c:a 100" : "ZADD z:a 100 m")
+        _ = first.cut { database.apply($0.tables) }
+        let driver = MachineDriver(tables, strays: kind == .counters ? ["counters"] : [])
+        driver.send(kind.add(3))
+        driver.send(kind.add(4))
+        try driver.read(.missing, after: [kind.add(6), "DEL x"])
+        driver.send(kind.add(6))
+        driver.send("DEL \(kind.key)")
+        for batch in driver.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 113)
+    }
+
+    @Test("what is added after a flush that deletes stays, though the row is looked for")
+    func lookedForAfterFlush() throws {
+        let kind = Kind.counters
+        var removal = RemovalPolicies()
+        removal.onFlush = .delete
+        let tables = Self.tables(kind, removal)
+        var database = ModelDatabase(mappings: tables)
+        let driver = MachineDriver(tables)
+        driver.send("SET c:a 100")
+        _ = driver.cut { database.apply($0.tables) }
+        driver.send("FLUSHALL")
+        driver.lookAgain(kind.row, table: "counters")
+        driver.send("INCRBY c:a 2")
+        driver.send("DEL c:a", .expired)
+        for batch in driver.settle(.missing) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 2)
+    }
+
+    @Test("a refused value that was set beside a deadline replaces what outlived its key")
+    func refusedValue() throws {
+        let kind = Kind.counters
+        var database = kind.database()
+        let driver = MachineDriver(kind.tables)
+        driver.send("INCRBY c:a 5")
+        _ = driver.cut { database.apply($0.tables) }
+        driver.send("SET c:a 38 KEEPTTL")
+        _ = driver.cut { _ in
+            [
+                DeadLetter(
+                    table: "counters", identity: kind.row, operation: .merge,
+                    value: Array("{\"value\":\"38\"}".utf8), code: "23514", message: "")
+            ]
+        }
+        for batch in driver.settle(Self.one(38)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == 38)
+    }
+
+    @Test("what a command made of a score is said to be lost where its key goes before the read")
+    func unreadChange() throws {
+        let kind = Kind.scores
+        let driver = MachineDriver(kind.tables)
+        driver.send("ZADD z:a GT 150 m")
+        try driver.read(Self.one(8), after: ["DEL z:a", kind.add(8)])
+        driver.send("DEL z:a", .expired)
+        driver.send(kind.add(8))
+        _ = driver.settle(Self.one(8))
+        #expect(driver.machine.counters.vanished > 0)
+    }
 }
