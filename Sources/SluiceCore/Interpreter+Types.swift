@@ -257,11 +257,7 @@ extension Interpreter {
         while index + 1 < arguments.count {
             let member = bytes.extracting(arguments[index + 1])
             let row = buffer.tables[table].member(member, of: slot)
-            if !isConditional, offset <= buffer.tables[table].rows[row].readOffset,
-                buffer.canForgetRead(table, row)
-            {
-                buffer.forgetRead(table, row)
-            }
+            if !isConditional, buffer.canForgetRead(table, row) { buffer.forgetRead(table, row) }
             if offset > buffer.tables[table].rows[row].readOffset {
                 if isConditional {
                     buffer.unspare(table, row)

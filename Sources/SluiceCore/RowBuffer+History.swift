@@ -44,16 +44,9 @@ extension RowBuffer {
             }
             for row in tables[table].rows.indices
             where tables[table].rows[row].readOffset > offset {
-                tables[table].rows[row].readOffset = .min
-                let isSpared = tables[table].rows[row].flags.contains(.spared)
-                let delta = tables[table].spared[Int32(row)]
-                makeOpaqueAgain(table, row)
+                readOnceMore(table, row)
                 if tables[table].goneBeforeRead.remove(Int32(row)) != nil {
                     tables[table].goneUnread.insert(Int32(row))
-                }
-                if isSpared {
-                    tables[table].rows[row].flags.insert(.spared)
-                    tables[table].spared[Int32(row)] = delta
                 }
             }
         }
@@ -61,11 +54,18 @@ extension RowBuffer {
         looseOffsetMax = .min
     }
 
-    // What is known of why it is to be read stays.
-    private mutating func makeOpaqueAgain(_ table: Int, _ row: Int) {
+    /// Has a row read again that was read beyond a point of the stream: what came to it before goes on top,
+    /// and why it is to be read stays known.
+    mutating func readOnceMore(_ table: Int, _ row: Int) {
         let flags = tables[table].rows[row].flags
+        let spared = tables[table].spared[Int32(row)]
         let waits = [.opaque, .missing].contains(tables[table].rows[row].shape)
+        tables[table].rows[row].readOffset = .min
         makeOpaque(table, row, isOwn: false)
+        if flags.contains(.spared) {
+            tables[table].rows[row].flags.insert(.spared)
+            tables[table].spared[Int32(row)] = spared
+        }
         guard waits else { return }
         tables[table].rows[row].flags
             .formUnion(flags.intersection([.own, .stored, .untyped, .swept]))
@@ -78,13 +78,7 @@ extension RowBuffer {
                 guard tables[item.table].rows[row].shape == .missing,
                     Int(tables[item.table].rows[row].key) == item.key
                 else { continue }
-                let isSpared = tables[item.table].rows[row].flags.contains(.spared)
-                let spared = tables[item.table].spared[Int32(row)]
-                tables[item.table].rows[row].readOffset = .min
-                makeOpaqueAgain(item.table, row)
-                guard isSpared else { continue }
-                tables[item.table].rows[row].flags.insert(.spared)
-                tables[item.table].spared[Int32(row)] = spared
+                readOnceMore(item.table, row)
             } else if tables[item.table].keys[item.key].flags.contains(.missing) {
                 tables[item.table].keys[item.key].readOffset = .min
                 tables[item.table].keys[item.key].readUntil = .min

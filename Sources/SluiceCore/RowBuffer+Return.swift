@@ -345,13 +345,4 @@ extension RowBuffer {
         tables[table].letterSums[Int32(row)] = nil
         endPending(table, Int32(row))
     }
-
-    /// Has a row read again that was read beyond the end of the stream.
-    mutating func readOnceMore(_ table: Int, _ row: Int) {
-        let spared = tables[table].spared[Int32(row)]
-        tables[table].rows[row].readOffset = .min
-        makeOpaque(table, row, isOwn: false)
-        tables[table].rows[row].flags.insert(.spared)
-        tables[table].spared[Int32(row)] = spared
-    }
 }

@@ -57,12 +57,10 @@ struct LetterReturnTests {
                 message: "")
     }
 
-    @Test(
-        "what a letter says is written once, though adds before a restart are not known",
-        arguments: TotalReadTests.Kind.allCases, [false, true])
-    func unknownAddsOutlived(kind: TotalReadTests.Kind, outlived: Bool) {
-        var database = kind.database(outlived: outlived)
-        let letter = Self.letter(kind)
+    // Adds 3, which a restart loses, then 4; the key expires, and comes back with 5.
+    private static func restartAmidAdds(
+        _ kind: TotalReadTests.Kind, _ letter: DeadLetter, _ database: inout ModelDatabase,
+    ) {
         let first = MachineDriver(kind.tables, letters: [letter])
         first.send(kind.add(3))
         let late = first.cut(isLate: true)
@@ -70,7 +68,15 @@ struct LetterReturnTests {
         driver.send(kind.add(4))
         driver.send("DEL \(kind.key)", .expired)
         driver.send(kind.add(5))
-        for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+        for batch in driver.settle(one(5)) { database.apply(batch.tables) }
+    }
+
+    @Test(
+        "what a letter says is written once, though adds before a restart are not known",
+        arguments: TotalReadTests.Kind.allCases, [false, true])
+    func unknownAddsOutlived(kind: TotalReadTests.Kind, outlived: Bool) {
+        var database = kind.database(outlived: outlived)
+        Self.restartAmidAdds(kind, Self.letter(kind), &database)
         #expect(kind.total(database) == 119)
     }
 
@@ -84,14 +90,7 @@ struct LetterReturnTests {
             table: kind.rawValue, identity: kind.row, operation: .merge,
             value: says.map { Array("{\"\(name)\":{\"add\":\"\($0)\"}}".utf8) }, code: "23514",
             message: "")
-        let first = MachineDriver(kind.tables, letters: [letter])
-        first.send(kind.add(3))
-        let late = first.cut(isLate: true)
-        let driver = MachineDriver(kind.tables, loose: late?.loose ?? [], letters: [letter])
-        driver.send(kind.add(4))
-        driver.send("DEL \(kind.key)", .expired)
-        driver.send(kind.add(5))
-        for batch in driver.settle(Self.one(5)) { database.apply(batch.tables) }
+        Self.restartAmidAdds(kind, letter, &database)
         #expect(kind.total(database) == 109 + (says ?? 0))
     }
 
