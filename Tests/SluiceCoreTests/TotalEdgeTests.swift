@@ -101,6 +101,19 @@ struct TotalEdgeTests {
         #expect(kind.total(database) == (isAdd ? 202 : 8))
     }
 
+    @Test("so is that of a counter", arguments: ["SET c:a 5", "DEL c:a"])
+    func betweenOfCounter(line: String) throws {
+        let kind = Kind.counters
+        var database = kind.database(outlived: false)
+        let driver = MachineDriver(kind.tables, strays: ["counters"])
+        driver.send(kind.add(3))
+        let stream = [line, kind.add(6), "FLUSHALL", kind.add(2)]
+        try driver.read(Self.one(2), after: stream)
+        for line in stream { driver.send(line) }
+        for batch in driver.settle(Self.one(2)) { database.apply(batch.tables) }
+        #expect(kind.total(database) == (line == "DEL c:a" ? 8 : 13))
+    }
+
     @Test("what comes to a member that is looked for while its removal waits is kept")
     func cleared() throws {
         let kind = Kind.scores
