@@ -228,7 +228,6 @@ extension RowBuffer {
     /// See ``canForgetRead(_:_:)``.
     mutating func forgetRead(_ table: Int, _ row: Int) {
         unspare(table, row)
-        tables[table].goneBeforeRead.remove(Int32(row))
         tables[table].rows[row].readOffset = .min
     }
 

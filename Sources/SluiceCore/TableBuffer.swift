@@ -324,8 +324,8 @@ struct Spared {
 }
 
 extension Int64 {
-    /// The sum, or the limit that it is beyond: the database refuses to add so much, where a sum that
-    /// wrapped around would be taken.
+    /// The sum, or the limit that it is beyond: a database refuses to add so much to a total above 0, where a
+    /// sum that wrapped around would be taken.
     func clampedAdding(_ other: Int64) -> Int64 {
         let (sum, isOver) = addingReportingOverflow(other)
         return isOver ? (other < 0 ? .min : .max) : sum

@@ -172,19 +172,34 @@ struct TotalEdgeTests {
         #expect(kind.total(database) == nil)
     }
 
-    @Test("a sum that no integer holds does not wrap around")
-    func overflow() throws {
+    @Test(
+        "a sum that no integer holds does not wrap around",
+        arguments: ["expired", "read", "late"], [true, false])
+    func overflow(end: String, isWhole: Bool) throws {
         let kind = Kind.counters
         let big = Int64.max - 5
+        let value = isWhole ? "\"\(big)\"" : "{\"add\":\"\(big)\"}"
         let letter = DeadLetter(
-            table: "counters", identity: kind.row, operation: .merge,
-            value: Array("{\"value\":{\"add\":\"\(big)\"}}".utf8), code: "22003", message: "")
+            table: "counters", identity: kind.row, operation: isWhole ? .put : .merge,
+            value: Array("{\"value\":\(value)}".utf8), code: "22003", message: "")
         let driver = MachineDriver(kind.tables, letters: [letter])
         driver.send(kind.add(100))
-        driver.send("DEL c:a", .expired)
-        for batch in driver.settle(.missing) {
-            for merge in batch.tables[0].merges { #expect(merge.rows.values[0].integers[0] > 0) }
+        if end == "expired" { driver.send("DEL c:a", .expired) }
+        let batches =
+            end == "late"
+            ? [driver.cut(isLate: true)].compactMap(\.self)
+            : driver.settle(end == "read" ? Self.one(100) : .missing)
+        for changes in batches.flatMap(\.tables) {
+            for merge in changes.merges { #expect(merge.rows.values[0].integers[0] >= 0) }
+            let known = [kind.row: Kept.gone]
+            let plan = KeptPlan(changes, mapping: kind.tables[0], known: known)
+            for merge in plan.changes.merges { #expect(merge.rows.values[0].integers[0] >= 0) }
+            for row in 0..<plan.changes.puts.count {
+                #expect(plan.changes.puts.values[0].integers[row] >= 0)
+            }
         }
+        // A late batch leaves a whole value to its letter.
+        #expect(batches.flatMap(\.tables).isEmpty == (end == "late" && isWhole))
     }
 
     @Test("a row that was looked for in vain as its key expired outlives a flush in the same batch")
